@@ -1,0 +1,48 @@
+"""The errors a user of textgym can meet, each one line that says what happened, with which value, and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TextgymError(Exception):
+    """Base of every error that textgym raises for a reason outside its own code."""
+
+
+class InvalidArgumentError(TextgymError, ValueError):
+    """A value from outside (argument, file, option) that cannot be used."""
+
+
+class UnknownNameError(TextgymError, LookupError):
+    """A name that no plugin registered.
+
+    Args:
+        kind: What was looked up, in the singular: "reward", "task", "agent", "model".
+        name: The name that was not found.
+        known: The names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"unknown {kind} {name!r}: {hint}known {kind}s: {', '.join(names) or 'none'}")
+        self.kind, self.name = kind, name
+
+
+class RewardError(TextgymError, RuntimeError):
+    """A reward model that raised, or returned something that is not one finite number per episode."""
+
+
+class MissingExtraError(TextgymError, ImportError):
+    """An optional dependency that is not installed; the message names the extra that installs it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional dependency: pip install 'textgym[{extra}]'")
+
+
+class RunDirectoryError(TextgymError, OSError):
+    """A run directory that cannot be written, is in use, or does not hold what it should."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin that was skipped, in whole or in part; the message names it and says why."""

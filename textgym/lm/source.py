@@ -1,0 +1,80 @@
+"""Model source: the directory (or hub id) in which a named, local, GGUF or hub language model is found."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from textgym.errors import InvalidArgumentError, MissingExtraError, UnknownNameError
+from textgym.plugin_manager import installed_plugins
+
+
+def resolve_model(model: str | os.PathLike[str]) -> str:
+    """Return what `from_pretrained` understands for a model given by any of its names.
+
+    Args:
+        model: A registered name ("reviews"), a directory, a `.gguf` file (converted once into the user's cache folder), or a hub id
+            ("owner/name", loaded by Hugging Face from its own cache or the hub).
+
+    Returns:
+        A directory's path, or the hub id itself.
+
+    Raises:
+        UnknownNameError: Nothing is called so.
+        InvalidArgumentError: The path exists but holds no model.
+    """
+    name = os.fspath(model)
+    known = installed_plugins().registrations("model")
+    if name in known:
+        name = os.fspath(known[name].factory())
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InvalidArgumentError(f"model directory {name!r} holds no config.json; give a folder written by save_pretrained")
+        return name
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise InvalidArgumentError(f"model file {name!r} is not a .gguf file; give a directory, a .gguf file or a registered name")
+        return str(_converted_gguf(path))
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.is_dir():
+        return name
+    raise UnknownNameError("model", name, known)
+
+
+def cache_folder() -> Path:
+    """Return the folder for converted models: $XDG_CACHE_HOME/textgym, by default ~/.cache/textgym."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "textgym"
+
+
+def _converted_gguf(path: Path) -> Path:
+    """Return the safetensors folder of a GGUF file; dequantising it takes seconds to minutes, so it is done once."""
+    stat = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    target = cache_folder() / f"{path.stem}-{key}"
+    if (target / "config.json").is_file():
+        return target
+    try:
+        import gguf  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError:
+        raise MissingExtraError(f"reading {path.name}", "gguf") from None
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # transformers annotates its factories too loosely for strict typing
+    quantised: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_config(quantised.config)  # the dequantised one refuses save_pretrained
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = quantised.generation_config
+    tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        model.to(torch.bfloat16).save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        if not target.exists():
+            aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target

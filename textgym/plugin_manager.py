@@ -1,0 +1,213 @@
+"""PluginManager: finds plugins, keeps what they registered under which name, and reports the ones it had to skip."""
+
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, distributions
+from typing import Any
+
+import pluggy
+
+from textgym import hookspecs
+from textgym.errors import InvalidArgumentError, PluginWarning, UnknownNameError
+
+ENTRY_POINT_GROUP = "textgym"
+OWN_DISTRIBUTION = "textgym"  # its plugins register first, so that a stranger's duplicate is the one reported
+KINDS = ("reward", "task", "model", "agent")
+HOOKS = frozenset(name for name in vars(hookspecs) if name.startswith("register_"))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a plugin comes from.
+
+    Attributes:
+        plugin: The plugin's name: its entry point, or the module or class it is.
+        distribution: The installed distribution that declares it, "" for a plugin registered in code.
+        version: That distribution's version, "" for a plugin registered in code.
+    """
+
+    plugin: str
+    distribution: str = ""
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.plugin} ({self.distribution} {self.version})" if self.distribution else self.plugin
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One name that a plugin registered: what kind it is, how to make it, and who registered it."""
+
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    provenance: Provenance
+
+    @property
+    def summary(self) -> str:
+        """The first line of the factory's documentation, "" if it has none."""
+        lines = (inspect.getdoc(self.factory) or "").splitlines()
+        return lines[0] if lines else ""
+
+
+@dataclass
+class PluginManager:
+    """Plugins, the names they registered, and the problems met on the way.
+
+    A broken plugin never raises here: it is skipped, a line in `problems` says which and why, and a `PluginWarning` is issued.
+    """
+
+    plugins: dict[str, Provenance] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    _names: dict[str, dict[str, Registration]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+    _deferred: dict[str, tuple[EntryPoint, Distribution]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._pluggy = pluggy.PluginManager("textgym")
+        self._pluggy.add_hookspecs(hookspecs)
+
+    # --- finding plugins -------------------------------------------------------------------------------------------------------
+
+    def discover(self) -> None:
+        """Load every installed plugin of the entry-point group `textgym`, the project's own first, then by name."""
+        found: dict[str, tuple[EntryPoint, Distribution]] = {}
+        for distribution in distributions():
+            for entry_point in distribution.entry_points:
+                if entry_point.group == ENTRY_POINT_GROUP:
+                    # the first distribution of a name on sys.path is the one that imports see
+                    found.setdefault(f"{distribution.name}:{entry_point.name}", (entry_point, distribution))
+        for key, (entry_point, distribution) in sorted(found.items(), key=lambda item: (item[1][1].name != OWN_DISTRIBUTION, item[0])):
+            self._load(key, entry_point, distribution)
+
+    def _load(self, key: str, entry_point: EntryPoint, distribution: Distribution) -> None:
+        provenance = Provenance(entry_point.name, distribution.name, distribution.version)
+        if _is_being_imported(entry_point.module):
+            # The user imported the plugin, the plugin imports textgym, and we are in the middle: finish at the next look-up.
+            self._deferred[key] = (entry_point, distribution)
+            return
+        try:
+            plugin = entry_point.load()
+        except (Exception, SystemExit) as error:
+            self._report(provenance, f"failed to import: {_one_line(error)}")
+            return
+        self.register(plugin, provenance)
+
+    def register(self, plugin: object, provenance: Provenance | None = None) -> None:
+        """Register a module, class instance or other object whose `@textgym.hookimpl` functions are to be called.
+
+        Args:
+            plugin: The object that carries the hook functions.
+            provenance: Where it comes from; by default its own name, without a distribution.
+        """
+        provenance = provenance or Provenance(getattr(plugin, "__name__", type(plugin).__name__))
+        if (reason := self._refusal(plugin)) is not None:
+            self._report(provenance, reason)
+            return
+        try:
+            self._pluggy.register(plugin, name=f"{provenance.distribution}:{provenance.plugin}")
+        except Exception as error:  # pluggy raises ValueError and its own validation error; both only concern this plugin
+            self._report(provenance, _one_line(error))
+            return
+        self.plugins[f"{provenance.distribution}:{provenance.plugin}"] = provenance
+        for kind in KINDS:
+            self._call(plugin, f"register_{kind}s", provenance, register=self._registrar(kind, provenance))
+
+    def call_register_commands(self, cli: Any) -> None:
+        """Let every plugin add its commands to the command line's click group."""
+        for plugin in list(self._pluggy.get_plugins()):
+            provenance = self.plugins[str(self._pluggy.get_name(plugin))]
+            self._call(plugin, "register_commands", provenance, cli=cli)
+
+    def _refusal(self, plugin: object) -> str | None:
+        """Return why `plugin` cannot be registered at all, or None."""
+        marked = [name for name in dir(plugin) if self._pluggy.parse_hookimpl_opts(plugin, name) is not None]
+        for name in marked:
+            if name not in HOOKS:
+                near = get_close_matches(name, HOOKS, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                return f"implements the unknown hook {name!r}{hint} (hooks: {', '.join(sorted(HOOKS))})"
+        return None if marked else "implements no hook; mark its register_... functions with @textgym.hookimpl"
+
+    def _call(self, plugin: object, hook: str, provenance: Provenance, **arguments: Any) -> None:
+        others = [other for other in self._pluggy.get_plugins() if other is not plugin]
+        try:
+            self._pluggy.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+        except Exception as error:
+            self._report(provenance, f"{hook} failed: {_one_line(error)}")
+
+    def _registrar(self, kind: str, provenance: Provenance) -> Callable[[str, Callable[..., Any]], None]:
+        def register(name: str, factory: Callable[..., Any]) -> None:
+            if not isinstance(name, str) or not name or not callable(factory):
+                self._report(provenance, f"register(name, factory) wants a name and a callable, got {name!r} and {factory!r}")
+                return
+            if (first := self._names[kind].get(name)) is not None:
+                self._report(provenance, f"{kind} {name!r} is already registered by {first.provenance}; this one was skipped")
+                return
+            self._names[kind][name] = Registration(kind, name, factory, provenance)
+
+        return register
+
+    def _report(self, provenance: Provenance, reason: str) -> None:
+        line = f"plugin {provenance}: {reason}"
+        self.problems.append(line)
+        warnings.warn(line, PluginWarning, stacklevel=2)
+
+    # --- looking names up ------------------------------------------------------------------------------------------------------
+
+    def registrations(self, kind: str) -> Mapping[str, Registration]:
+        """Return everything registered of a kind ("reward", "task", "model", "agent"), by name."""
+        while self._deferred:
+            if all(_is_being_imported(entry_point.module) for entry_point, _ in self._deferred.values()):
+                break
+            deferred, self._deferred = self._deferred, {}
+            for key, (entry_point, distribution) in deferred.items():
+                self._load(key, entry_point, distribution)
+        return self._names[kind]
+
+    def find(self, kind: str, name: str) -> Registration:
+        """Return the registration of a name; raises `UnknownNameError` with the nearest name if there is none."""
+        known = self.registrations(kind)
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+        return known[name]
+
+    def make(self, kind: str, name: str, options: Mapping[str, Any]) -> Any:
+        """Call the factory registered under a name; an option it does not take is an error that lists the ones it takes."""
+        registration = self.find(kind, name)
+        check_options(f"{kind} {name!r}", registration.factory, options)
+        return registration.factory(**options)
+
+
+def check_options(owner: str, factory: Callable[..., Any], options: Iterable[str], given: int = 0) -> None:
+    """Raise if `factory` does not take an option; `given` positional parameters are filled by the caller."""
+    parameters = list(inspect.signature(factory).parameters.values())[given:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL)]
+    for option in options:
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InvalidArgumentError(f"{owner} has no option {option!r}: {hint}options: {', '.join(known) or 'none'}")
+
+
+@cache
+def installed_plugins() -> PluginManager:
+    """Return the process's manager with all installed plugins, found at the first call."""
+    manager = PluginManager()
+    manager.discover()
+    return manager
+
+
+def _is_being_imported(module: str) -> bool:
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"

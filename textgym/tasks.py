@@ -1,0 +1,85 @@
+"""Task: prompts by split, the token budget, and the reward and model used when the user names none."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from textgym.errors import InvalidArgumentError, UnknownNameError
+from textgym.plugin_manager import installed_plugins
+
+NAMESPACE = "textgym"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The start of an episode: a text, its reference texts (possibly none), and whatever else the task knows about it."""
+
+    text: str
+    references: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to be written: everything about an environment but the policy.
+
+    Attributes:
+        name: Versioned name, "ReviewContinuation-v0".
+        prompts: Split ("train", "validation", "test") → its prompts; plain strings are taken as prompts without references.
+        model: Language model whose tokens are the actions, unless the user names another.
+        max_new_tokens: Token budget of the continuation; using it up ends the episode (terminated, finish reason "length").
+        reward: Name of the reward used when none is given, or a mapping name → weight.
+        gold: Name of an independent reward, reported by comparisons and never trained on; "" for none.
+        stop: Strings that end the episode as EOS does; the text is cut before them.
+        allowed_tokens: Token texts the policy may choose from (EOS always included); empty for every token the model allows.
+        perfect_score: The greatest possible reward, where there is one.
+    """
+
+    name: str
+    prompts: Mapping[str, Sequence[Prompt | str]]
+    model: str = "reviews"
+    max_new_tokens: int = 24
+    reward: Any = None
+    gold: str = ""
+    stop: tuple[str, ...] = ()
+    allowed_tokens: tuple[str, ...] = ()
+    perfect_score: float | None = None
+
+    def split(self, name: str) -> list[Prompt]:
+        """Return the prompts of a split; raises with the splits that exist."""
+        if name not in self.prompts:
+            raise UnknownNameError("split", name, self.prompts)
+        prompts = [Prompt(p) if isinstance(p, str) else p for p in self.prompts[name]]
+        if not prompts:
+            raise InvalidArgumentError(f"task {self.name!r} has no prompts in its split {name!r}")
+        return prompts
+
+
+def environment_id(task_name: str) -> str:
+    """Return the Gymnasium id of a task: its name, in the namespace `textgym/` unless it has one of its own."""
+    return task_name if "/" in task_name else f"{NAMESPACE}/{task_name}"
+
+
+def find_task_name(name: str) -> str:
+    """Return the registered name meant by a short ("ReviewContinuation") or full ("textgym/ReviewContinuation-v0") one.
+
+    Without a version the newest is meant.
+    """
+    known = installed_plugins().registrations("task")
+    bare = name.removeprefix(f"{NAMESPACE}/")
+    if bare in known:
+        return bare
+    versions = [k for k in known if k.rpartition("-v")[0] == bare and k.rpartition("-v")[2].isdigit()]
+    if not versions:
+        raise UnknownNameError("task", name, known)
+    return max(versions, key=lambda k: int(k.rpartition("-v")[2]))
+
+
+def make_task(name: str, **options: Any) -> Task:
+    """Build a registered task by its short or full name; `options` go to its factory."""
+    plugins = installed_plugins()
+    task = plugins.make("task", find_task_name(name), options)
+    if not isinstance(task, Task):
+        raise InvalidArgumentError(f"task {name!r} of {plugins.find('task', find_task_name(name)).provenance} returned {task!r}, not a textgym.Task")
+    return task

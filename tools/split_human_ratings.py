@@ -1,0 +1,68 @@
+"""Fixed train / validation / test splits of the human ratings, written as one bundled table.
+
+Usage: python tools/split_human_ratings.py SOURCE.tsv.gz
+
+A sentence's split is a function of its group alone (SHA-256 of the group's name), so it never depends on row order or on a seed:
+80 % of the groups train, 10 % validate, 10 % test. Two rows share a group when their texts are equal up to case, digits and punctuation,
+or when they are sentences of the same product document; groups that touch are joined.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import re
+import sys
+from pathlib import Path
+
+TARGET = Path(__file__).resolve().parents[1] / "plugins/textgym_plugins/data/human_ratings/human_ratings.tsv.gz"
+COLUMNS = ["id", "source", "split", "mean", "ratings", "text"]
+
+
+def normalised(text: str) -> str:
+    """Return the letters of `text`, lower-cased, single-spaced: the key under which near-identical sentences meet."""
+    return " ".join(re.findall(r"[a-z]+", text.lower()))
+
+
+def groups(rows: list[dict[str, str]]) -> list[str]:
+    """Return one group name per row (union-find over documents and normalised texts)."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        parent.setdefault(key, key)
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for row in rows:
+        own = "document:" + row["id"].split("_")[0] if row["source"] == "product" else "row:" + row["id"]
+        first, second = sorted((root(own), root("text:" + (normalised(row["text"]) or row["id"]))))
+        parent[second] = first
+    return [root("document:" + row["id"].split("_")[0] if row["source"] == "product" else "row:" + row["id"]) for row in rows]
+
+
+def split_of(group: str) -> str:
+    """Return the split that a group belongs to."""
+    share = int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 2**32
+    return "train" if share < 0.8 else "validation" if share < 0.9 else "test"
+
+
+def main() -> None:
+    """Read the source table, add the split column, write the bundled table."""
+    with gzip.open(sys.argv[1], "rt", encoding="utf-8", newline="") as source:
+        rows = list(csv.DictReader(source, delimiter="\t", quoting=csv.QUOTE_NONE))
+    for row, group in zip(rows, groups(rows), strict=True):
+        row["split"] = split_of(group)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_bytes(gzip.compress(table.getvalue().encode(), mtime=0))
+    for name in ("train", "validation", "test"):
+        print(name, sum(row["split"] == name for row in rows))
+
+
+if __name__ == "__main__":
+    main()
