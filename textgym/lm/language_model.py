@@ -1,0 +1,152 @@
+"""LanguageModel: a Hugging Face causal LM behind the few methods that policies need - hidden states, logits, saving."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from textgym.errors import InvalidArgumentError
+from textgym.lm.packing import PackedBatch
+from textgym.lm.row_cache import RowCache
+from textgym.lm.source import resolve_model
+
+
+class LanguageModel(nn.Module):
+    """A causal LM split into its trunk (tokens → hidden states) and its output layer (hidden states → logits).
+
+    Args:
+        model: A Hugging Face causal LM. Its logits must be a plain output layer on the trunk's last hidden state, which is checked.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.trunk = [model.base_model]  # in lists, so that their parameters are not registered twice
+        self.output = [model.get_output_embeddings()]
+        self._check_output_layer()
+
+    @property
+    def hidden_size(self) -> int:
+        """Size of a hidden state."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of logits."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        dtype: torch.dtype = self.output[0].weight.dtype
+        return dtype
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., vocab) of hidden states (..., hidden)."""
+        logits: Tensor = self.output[0](hidden)
+        return logits
+
+    def packed_hidden(self, batch: PackedBatch) -> Tensor:
+        """Return the hidden state that chose each action, (T, hidden), in one pass over the batch."""
+        options: dict[str, Any] = {}
+        if batch.segment_ids is not None:
+            options = {"attention_mask": batch.attention_mask(self.dtype), "position_ids": batch.position_ids}
+        hidden = self.trunk[0](input_ids=batch.input_ids, use_cache=False, **options).last_hidden_state
+        return hidden[batch.action_rows, batch.action_columns]  # type: ignore[no-any-return]
+
+    def last_hidden(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Return the hidden state at the end of each right-padded prefix, (n, hidden), without a cache.
+
+        Args:
+            input_ids: (n, L) int64.
+            lengths: (n,) int64.
+        """
+        width = int(lengths.max())
+        # causal attention never looks right, so right padding needs no mask
+        hidden = self.trunk[0](input_ids=input_ids[:, :width], use_cache=False).last_hidden_state
+        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]  # type: ignore[no-any-return]
+
+    def prefill(self, cache: RowCache, rows: Tensor, input_ids: Tensor) -> None:
+        """Read the starts of texts (m, q) into the cache's `rows` (m,), from column 0; padding on the right is overwritten later."""
+        columns = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        cache.write_to(rows, columns, input_ids.shape[1])
+        visible = torch.ones(input_ids.shape[1], input_ids.shape[1], dtype=torch.bool, device=input_ids.device).tril()
+        mask = self._additive(visible)[None, None].expand(len(input_ids), 1, -1, -1)
+        self.trunk[0](input_ids=input_ids, attention_mask=mask, position_ids=columns, past_key_values=cache, use_cache=True)
+
+    def decode(self, cache: RowCache, tokens: Tensor, columns: Tensor, width: int) -> Tensor:
+        """Read one token (n,) at the given columns (n,) into every row; return the hidden states (n, hidden)."""
+        cache.write_to(None, columns[:, None], width)
+        visible = torch.arange(width, device=columns.device) <= columns[:, None]  # (n, width)
+        hidden = self.trunk[0](
+            input_ids=tokens[:, None],
+            attention_mask=self._additive(visible)[:, None, None],
+            position_ids=columns[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden[:, 0]  # type: ignore[no-any-return]
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write a Hugging Face model folder (safetensors)."""
+        self.model.save_pretrained(folder)
+
+    def _additive(self, visible: Tensor) -> Tensor:
+        zeros = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
+        return zeros.masked_fill_(~visible, torch.finfo(self.dtype).min)
+
+    @torch.no_grad()
+    def _check_output_layer(self) -> None:
+        """Refuse models that do something to their logits after the output layer (soft-capping, scaling)."""
+        if self.output[0] is None:
+            raise InvalidArgumentError(f"{type(self.model).__name__} has no output layer; a causal language model is needed")
+        if next(self._weights()).device.type == "meta":
+            return
+        probe = torch.zeros(1, 2, dtype=torch.long, device=next(self._weights()).device)
+        was_training = self.model.training
+        self.model.eval()
+        ours = self.logits(self.trunk[0](input_ids=probe, use_cache=False).last_hidden_state)
+        theirs = self.model(input_ids=probe, use_cache=False).logits
+        self.model.train(was_training)
+        if not torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-3):
+            raise InvalidArgumentError(f"{type(self.model).__name__} changes its logits after the output layer, which is not supported")
+
+    def _weights(self) -> Iterator[nn.Parameter]:
+        yield from self.model.parameters()
+
+
+def load_language_model(
+    model: str | os.PathLike[str], dtype: str | torch.dtype = "float32", device: str | torch.device = "cpu", attention: str = "sdpa"
+) -> LanguageModel:
+    """Load a causal LM by registered name, directory, `.gguf` file or hub id.
+
+    Dropout is set to 0: with it, the log-probabilities of rollout and update disagree (PPO's first ratio would not be 1). A folder with a
+    configuration but no weights gives a freshly initialised model, drawn from torch's global generator.
+
+    Args:
+        model: As for `resolve_model`.
+        dtype: Of the weights: "float32", "bfloat16", ...
+        device: Where the weights live.
+        attention: Hugging Face's `attn_implementation`; "eager" where second derivatives are needed (TRPO).
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path = resolve_model(model)
+    torch_dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(torch_dtype, torch.dtype):
+        raise InvalidArgumentError(f"dtype must be one of torch's, like 'float32' or 'bfloat16', got {dtype!r}")
+    config: Any = AutoConfig.from_pretrained(path)
+    for name, value in vars(config).items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
+            setattr(config, name, 0.0)
+    try:
+        if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")):
+            loaded: Any = AutoModelForCausalLM.from_config(config, dtype=torch_dtype, attn_implementation=attention)
+        else:
+            loaded = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch_dtype, attn_implementation=attention)
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(f"model {os.fspath(model)!r} cannot be loaded: {' '.join(str(error).split())}") from error
+    return LanguageModel(loaded.to(device))

@@ -1,0 +1,81 @@
+"""PrefixCache: the hidden state after each prefix of a running batch, at one forward pass per new token."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from textgym.lm.language_model import LanguageModel
+from textgym.lm.row_cache import RowCache
+
+
+@dataclass
+class _Slot:
+    """The cache of one batch: which tokens each row has read, (n, L), and how many."""
+
+    cache: RowCache
+    ids: Tensor
+    lengths: Tensor
+
+
+class PrefixCache:
+    """Keys and values of running texts, trusted by content alone.
+
+    A row is reused only if the tokens it has read are the given prefix less its last token; else it is read anew. So it does not matter who
+    asks, in which order, and when episodes end: evaluation calls may interleave with a rollout (continuous batching).
+
+    Args:
+        language_model: The model. Its weights are watched: any change of them empties the cache.
+        n_slots: Number of batches kept apart (a rollout and an evaluation).
+    """
+
+    def __init__(self, language_model: LanguageModel, n_slots: int = 2) -> None:
+        self._lm, self._n_slots = language_model, n_slots
+        self._slots: list[_Slot] = []
+        self._version = -1
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._slots.clear()
+
+    @torch.no_grad()
+    def last_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the hidden state at the end of each right-padded prefix (n, L): (n, hidden)."""
+        version = sum(p._version for p in self._lm.parameters())
+        if version != self._version:
+            self.clear()
+            self._version = version
+        lengths = attention_mask.sum(1)
+        slot, known = self._slot(input_ids, lengths)
+        unread = (~known & (lengths > 1)).nonzero().squeeze(-1)
+        if len(unread):
+            start = int(lengths[unread].max()) - 1
+            self._lm.prefill(slot.cache, unread, input_ids[unread, :start])
+        columns = lengths - 1
+        tokens = input_ids.gather(1, columns[:, None]).squeeze(1)
+        hidden = self._lm.decode(slot.cache, tokens, columns, int(lengths.max()))
+        slot.ids, slot.lengths = input_ids.clone(), lengths
+        return hidden
+
+    def _slot(self, input_ids: Tensor, lengths: Tensor) -> tuple[_Slot, Tensor]:
+        """Return the slot that knows most of these prefixes, and which rows it knows, (n,) bool."""
+        best, most = None, 0
+        for slot in self._slots:
+            if slot.ids.shape == input_ids.shape:
+                # read at least up to the last token, and the same tokens
+                columns = torch.arange(input_ids.shape[1], device=input_ids.device)
+                same = (slot.ids == input_ids) | (columns >= (lengths - 1)[:, None])
+                known = same.all(1) & (slot.lengths >= lengths - 1)
+                count = int(known.sum())
+                if count > most:
+                    best, most, best_known = slot, count, known
+        if best is None:
+            if len(self._slots) >= self._n_slots:
+                self._slots.pop(0)
+            n, width = input_ids.shape
+            best = _Slot(RowCache(n, width), torch.full_like(input_ids, -1), torch.zeros_like(lengths))
+            best_known = torch.zeros_like(lengths, dtype=torch.bool)
+        else:
+            self._slots = [s for s in self._slots if s is not best]
+        self._slots.append(best)  # least recently used first
+        return best, best_known

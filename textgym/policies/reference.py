@@ -1,0 +1,81 @@
+"""ReferenceModel: the frozen language model that a policy is held close to, and the controller of the penalty for leaving it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from textgym.lm.language_model import load_language_model
+from textgym.lm.packing import pack
+from textgym.lm.token_distribution import SamplingRule, log_prob_and_entropy
+
+TOKENS_PER_PASS = 2048  # bounds the (tokens, vocab) logits in memory
+
+
+class ReferenceModel:
+    """Frozen log-probabilities, one pass per segment.
+
+    Args:
+        model: Name, directory, `.gguf` file or hub id.
+        device: Where it runs.
+        dtype: Of its weights.
+    """
+
+    def __init__(self, model: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: str = "float32") -> None:
+        self.lm = load_language_model(model, dtype, device).eval().requires_grad_(False)
+        self.device = torch.device(device)
+
+    @torch.no_grad()
+    def log_probs(
+        self,
+        segments: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+        rule: SamplingRule,
+        allowed: NDArray[np.bool_] | None,
+    ) -> NDArray[np.float32]:
+        """Return the natural log-probability of every action of the segments (prefix ids, action ids), in order, (T,).
+
+        Args:
+            segments: Prefixes and the actions that followed.
+            rule: The policy's sampling rule: KL is between the distributions that tokens are drawn from.
+            allowed: (V,) bool, the tokens the policy may choose; None for all.
+        """
+        allowed_mask = None if allowed is None else torch.from_numpy(allowed.copy()).to(self.device)
+        found: list[NDArray[np.float32]] = []
+        start = 0
+        while start < len(segments):
+            stop, tokens = start, 0
+            while stop < len(segments) and (stop == start or tokens + len(segments[stop][1]) <= TOKENS_PER_PASS):
+                tokens += len(segments[stop][1])
+                stop += 1
+            batch = pack(segments[start:stop]).to(self.device)
+            logits = rule.apply(self.lm.logits(self.lm.packed_hidden(batch)), allowed_mask, chosen=batch.actions)
+            found.append(log_prob_and_entropy(logits, batch.actions)[0].cpu().numpy())
+            start = stop
+        return np.concatenate(found) if found else np.zeros(0, np.float32)
+
+
+@dataclass
+class KLController:
+    """The coefficient of the KL penalty: fixed, or steered towards a target.
+
+    Attributes:
+        coef: Current coefficient, reward units per nat.
+        target: KL per token to steer to, in nats; None keeps `coef` fixed.
+        horizon: Tokens over which the coefficient can change by about its own size.
+
+    References:
+        Ziegler et al. 2019, arXiv:1909.08593, section 2.2 (their β is our `coef`).
+    """
+
+    coef: float
+    target: float | None = None
+    horizon: int = 10_000
+
+    def update(self, kl: float, n_tokens: int) -> None:
+        """Move the coefficient after a rollout of `n_tokens` with mean KL per token `kl`."""
+        if self.target is not None:
+            error = float(np.clip(kl / self.target - 1.0, -0.2, 0.2))
+            self.coef *= 1.0 + error * n_tokens / self.horizon
