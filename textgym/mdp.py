@@ -148,7 +148,9 @@ class TokenMDP:
         stepped = np.arange(self.n_rows) if rows is None else rows
         tokens = actions[stepped].astype(np.int64)
         if tokens.size and (tokens.min() < 0 or tokens.max() >= self.vocabulary.size):
-            raise InvalidArgumentError(f"token id {tokens.min() if tokens.min() < 0 else tokens.max()} is outside 0..{self.vocabulary.size - 1}")
+            raise InvalidArgumentError(
+                f"token id {tokens.min() if tokens.min() < 0 else tokens.max()} is outside 0..{self.vocabulary.size - 1}"
+            )
         if (self._prompt_index[stepped] < 0).any():
             raise InvalidArgumentError("step before reset: reset the environment first")
         columns = self._length[stepped]

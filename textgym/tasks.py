@@ -81,5 +81,7 @@ def make_task(name: str, **options: Any) -> Task:
     plugins = installed_plugins()
     task = plugins.make("task", find_task_name(name), options)
     if not isinstance(task, Task):
-        raise InvalidArgumentError(f"task {name!r} of {plugins.find('task', find_task_name(name)).provenance} returned {task!r}, not a textgym.Task")
+        raise InvalidArgumentError(
+            f"task {name!r} of {plugins.find('task', find_task_name(name)).provenance} returned {task!r}, not a textgym.Task"
+        )
     return task

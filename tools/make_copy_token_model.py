@@ -18,4 +18,6 @@ if __name__ == "__main__":
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", model_max_length=8)
     fast.save_pretrained(TARGET)
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 8}
-    GPT2Config(vocab_size=len(words), bos_token_id=1, eos_token_id=1, pad_token_id=0, architectures=["GPT2LMHeadModel"], **sizes).save_pretrained(TARGET)
+    GPT2Config(
+        vocab_size=len(words), bos_token_id=1, eos_token_id=1, pad_token_id=0, architectures=["GPT2LMHeadModel"], **sizes
+    ).save_pretrained(TARGET)

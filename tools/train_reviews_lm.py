@@ -47,7 +47,9 @@ def make_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=["<|endoftext|>", "<pad>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=["<|endoftext|>", "<pad>"], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
     ends = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<pad>"}
@@ -202,7 +204,10 @@ def main() -> None:
         if step % 750 == 0 or step == options.steps:
             total, tokens = nats(average, ids["validation"])
             bits = total / math.log(2) / characters["validation"]
-            print(f"step {step} {time.time() - start:.0f} s: validation {bits:.4f} bits per character, perplexity {math.exp(total / tokens):.1f}", flush=True)
+            print(
+                f"step {step} {time.time() - start:.0f} s: validation {bits:.4f} bits per character, perplexity {math.exp(total / tokens):.1f}",
+                flush=True,
+            )
             if bits < best:
                 best = bits
                 drawn = samples(average, tokenizer, 400, banned, 0.9, SEED)

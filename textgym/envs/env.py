@@ -94,7 +94,7 @@ class TextEnv(gym.Env[Observation, np.int64]):
 
     def _show(self) -> None:
         if self.render_mode == "human":
-            print(ansi_text(*self.mdp.row_text(0)))
+            print(ansi_text(*self.mdp.row_text(0)))  # noqa: T201  # showing it is what render_mode="human" asks for
 
     def _observation(self) -> Observation:
         return {key: rows[0] for key, rows in self.mdp.observe().items()}

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from textgym.errors import InvalidArgumentError
 from textgym.lm.packing import PackedBatch
 from textgym.lm.row_cache import RowCache
-from textgym.lm.source import resolve_model
+from textgym.lm.source import has_weights, resolve_model
 
 
 class LanguageModel(nn.Module):
@@ -26,6 +26,8 @@ class LanguageModel(nn.Module):
         self.model = model
         self.trunk = [model.base_model]  # in lists, so that their parameters are not registered twice
         self.output = [model.get_output_embeddings()]
+        # With a pad id, transformers looks for padding in every batch and warns; ours is always masked or to the right of causal attention.
+        self._pad_token_id, model.config.pad_token_id = model.config.pad_token_id, None
         self._check_output_layer()
 
     @property
@@ -92,7 +94,12 @@ class LanguageModel(nn.Module):
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write a Hugging Face model folder (safetensors)."""
-        self.model.save_pretrained(folder)
+        self.model.config.pad_token_id = self._pad_token_id
+        try:
+            with no_progress_bars():
+                self.model.save_pretrained(folder)
+        finally:
+            self.model.config.pad_token_id = None
 
     def _additive(self, visible: Tensor) -> Tensor:
         zeros = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
@@ -143,10 +150,25 @@ def load_language_model(
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
             setattr(config, name, 0.0)
     try:
-        if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")):
+        if not has_weights(path):
             loaded: Any = AutoModelForCausalLM.from_config(config, dtype=torch_dtype, attn_implementation=attention)
         else:
-            loaded = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch_dtype, attn_implementation=attention)
+            with no_progress_bars():
+                loaded = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch_dtype, attn_implementation=attention)
     except (OSError, ValueError) as error:
         raise InvalidArgumentError(f"model {os.fspath(model)!r} cannot be loaded: {' '.join(str(error).split())}") from error
     return LanguageModel(loaded.to(device))
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing progress bars for loading and saving, which would run through our own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -43,6 +43,12 @@ def resolve_model(model: str | os.PathLike[str]) -> str:
     raise UnknownNameError("model", name, known)
 
 
+def has_weights(model: str | os.PathLike[str]) -> bool:
+    """Return False for a local folder with a configuration but no weights, which is initialised afresh whenever it is loaded."""
+    path = Path(resolve_model(model))
+    return not path.is_dir() or any(path.glob("*.safetensors"))
+
+
 def cache_folder() -> Path:
     """Return the folder for converted models: $XDG_CACHE_HOME/textgym, by default ~/.cache/textgym."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "textgym"

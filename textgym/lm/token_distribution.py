@@ -25,7 +25,9 @@ class SamplingRule:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise InvalidArgumentError(f"temperature must be greater than 0, got {self.temperature} (for the best token use deterministic=True)")
+            raise InvalidArgumentError(
+                f"temperature must be greater than 0, got {self.temperature} (for the best token use deterministic=True)"
+            )
         if self.top_k < 0:
             raise InvalidArgumentError(f"top_k must be 0 (off) or a positive integer, got {self.top_k}")
 

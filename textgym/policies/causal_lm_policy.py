@@ -145,12 +145,20 @@ class CausalLMPolicy(BasePolicy):
     # --- text ------------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(self, obs: dict[str, np.ndarray[Any, Any]], uniform: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
-        """Return the next token of each prefix, drawn with the given uniform numbers (n,), or the most probable ones for None."""
+    def sample(
+        self, obs: dict[str, np.ndarray[Any, Any]], uniform: np.ndarray[Any, Any] | None
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return the next token of each prefix, (n,) int64, and its log-probability, (n,) float32.
+
+        Args:
+            obs: `input_ids` and `attention_mask`, (n, L).
+            uniform: (n,) numbers in [0, 1) to draw with; None for the most probable tokens.
+        """
         tensors = {key: torch.as_tensor(value, device=self.device) for key, value in obs.items()}
         logits = self.rule.apply(self.lm.logits(self._cached_hidden(tensors)), self.allowed)
         drawn = logits.argmax(-1) if uniform is None else sample(logits, torch.as_tensor(uniform, dtype=torch.float32, device=self.device))
-        return np.asarray(drawn.cpu().numpy())
+        log_probs = logits.log_softmax(-1).gather(-1, drawn[:, None]).squeeze(-1)
+        return drawn.cpu().numpy(), log_probs.cpu().numpy()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write a Hugging Face folder that `AutoModelForCausalLM` and `AutoTokenizer` load; the value head lies beside in its own file."""

@@ -147,7 +147,9 @@ def make_reward(spec: "RewardSpec | Reward", **options: Any) -> Reward:
         return spec
     if isinstance(spec, Mapping):
         if options:
-            raise InvalidArgumentError(f"options {sorted(options)} fit one named reward, not a weighted sum; build the terms' options into plugins")
+            raise InvalidArgumentError(
+                f"options {sorted(options)} fit one named reward, not a weighted sum; build the terms' options into plugins"
+            )
         if not spec:
             raise InvalidArgumentError("a weighted sum of rewards needs at least one name")
         terms = []

@@ -1,0 +1,129 @@
+"""SB3Agent: the thin face that gives an unmodified stable-baselines3 algorithm the interface of all agents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from textgym.agent import Agent
+from textgym.policies.causal_lm_policy import CausalLMPolicy
+from textgym.policies.rollout_buffer import EpisodeRolloutBuffer
+
+
+class SB3Agent(Agent):
+    """An on-policy algorithm of stable-baselines3 as an agent; subclasses say which one and with which hyperparameters.
+
+    Args:
+        task: As for `Agent`.
+        algorithm: The class, `PPO` or `A2C`.
+        hyperparameters: Its arguments beside policy and environment.
+        kl_coef: Coefficient of the KL penalty with the model the agent starts from.
+        kl_target: Steer the coefficient to this KL per token; None keeps it fixed.
+        settings: Arguments of `Agent`.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        algorithm: type[OnPolicyAlgorithm],
+        hyperparameters: Mapping[str, Any],
+        kl_coef: float,
+        kl_target: float | None,
+        settings: Mapping[str, Any],
+    ) -> None:
+        super().__init__(task, **settings)
+        self.algorithm = algorithm(
+            CausalLMPolicy,  # type: ignore[arg-type]  # a BasePolicy, which is all that the algorithms use
+            self.env,
+            policy_kwargs=dict(self.policy_settings),
+            rollout_buffer_class=EpisodeRolloutBuffer,
+            rollout_buffer_kwargs={"kl_coef": kl_coef, "kl_target": kl_target, "reference_model": self.reference_model},
+            seed=self.seed,
+            device=self.device,
+            **hyperparameters,
+        )
+        self.policy: CausalLMPolicy = self.algorithm.policy  # type: ignore[assignment]
+        self._pending: dict[str, float] = {}
+
+    def learn(self, total_tokens: int) -> "SB3Agent":
+        """Run the algorithm's own `learn` for at least `total_tokens` more tokens."""
+        self.algorithm.set_logger(self.logger)
+        self.algorithm.num_timesteps = self.n_tokens
+        for key, value in self._pending.items():
+            self.logger.record(key, value)
+        self.algorithm.learn(total_tokens, callback=_IterationCallback(self), log_interval=1, reset_num_timesteps=False)
+        return self
+
+    def set_logger(self, logger: Logger) -> None:
+        """Log to the given logger."""
+        super().set_logger(logger)
+        self.algorithm.set_logger(logger)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state with the algorithm's counters and the figures of the last update that are not logged yet."""
+        buffer: Any = self.algorithm.rollout_buffer
+        starts = self.algorithm._last_episode_starts
+        return {
+            **super().state(),
+            "n_updates": int(getattr(self.algorithm, "_n_updates", 0)),
+            "episode_starts": np.asarray(starts, bool).tolist() if starts is not None else None,
+            "kl_coef": buffer.kl.coef,
+            "pending": {k: float(v) for k, v in self.logger.name_to_value.items() if isinstance(v, (int, float, np.number))},
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        super().load_state(state)
+        self.algorithm.num_timesteps = self.n_tokens
+        self.algorithm._n_updates = state["n_updates"]
+        if state["episode_starts"] is not None:
+            self.algorithm._last_obs = self.env.mdp.observe()  # type: ignore[assignment]
+            self.algorithm._last_episode_starts = np.array(state["episode_starts"], bool)
+        buffer: Any = self.algorithm.rollout_buffer
+        buffer.kl.coef = state["kl_coef"]
+        self._pending = dict(state["pending"])
+
+
+class _IterationCallback(BaseCallback):
+    """Logs the texts of each rollout, and calls the agent's `on_iteration` between an update and the next rollout."""
+
+    def __init__(self, agent: SB3Agent) -> None:
+        super().__init__()
+        self.agent = agent
+        self._iterations = 0
+        self._infos: list[dict[str, Any]] = []
+
+    def _on_rollout_start(self) -> None:
+        if self._iterations:
+            self._finish_iteration()
+        self._iterations += 1
+        self._infos = []
+
+    def _on_step(self) -> bool:
+        self._infos += [info for info in self.locals["infos"] if "reward_terms" in info]
+        return True
+
+    def _on_rollout_end(self) -> None:
+        buffer: Any = self.agent.algorithm.rollout_buffer
+        log_rollout(self.agent, self._infos, buffer.statistics)
+
+    def _on_training_end(self) -> None:
+        self._finish_iteration()
+
+    def _finish_iteration(self) -> None:
+        self.agent.n_tokens = self.num_timesteps
+        self.agent.on_iteration(self.agent)
+
+
+def log_rollout(agent: Agent, infos: list[dict[str, Any]], statistics: Mapping[str, float]) -> None:
+    """Record what every agent logs of a rollout: reward terms of the finished texts, share that ended by themselves, KL."""
+    if infos:
+        for name in infos[0]["reward_terms"]:
+            agent.logger.record(f"rollout/{name}", float(np.mean([i["reward_terms"][name] for i in infos])))
+        agent.logger.record("rollout/stopped", float(np.mean([i["finish_reason"] == "stop" for i in infos])))
+        agent.logger.record("rollout/characters", float(np.mean([len(i["continuation"]) for i in infos])))
+    for name, value in statistics.items():
+        agent.logger.record(f"rollout/{name}", value)

@@ -1,0 +1,225 @@
+"""Agent: an algorithm that improves a policy on a task - the one interface of all of them - with making, saving and loading."""
+
+import inspect
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import get_device, set_random_seed
+
+from textgym.envs.sb3_vec_env import TextVecEnv
+from textgym.errors import InvalidArgumentError
+from textgym.files import replaced_folder
+from textgym.mdp import TokenMDP
+from textgym.lm.source import has_weights
+from textgym.plugin_manager import installed_plugins
+from textgym.policies.causal_lm_policy import CausalLMPolicy
+from textgym.policies.generation import generate
+from textgym.policies.training_state import load_training_state, save_training_state
+from textgym.rewards.reward import make_reward
+from textgym.tasks import Task, find_task_name, make_task
+
+AGENT_FILE = "agent.json"
+
+
+class Agent(ABC):
+    """An algorithm with its policy and its environment.
+
+    Subclasses take their hyperparameters as keyword arguments, call `super().__init__`, build `self.policy`, and implement `learn`.
+
+    Args:
+        task: A `Task`, or a task's short or full name.
+        reward: What `textgym.make_reward` takes; the task's own by default.
+        model: Language model to start from; the task's own by default.
+        seed: Of the initial weights, prompts and samples.
+        device: "auto", "cpu", "cuda", ...
+        dtype: Of the weights.
+        n_envs: Episodes run side by side.
+        max_new_tokens: Token budget of a text; the task's own by default.
+        temperature, top_k: Sampling rule of the policy.
+        split: Split of the prompts it learns from.
+        reference_model: The frozen model of the KL penalty; the model the agent starts from by default, none if that has no weights yet.
+
+    Attributes:
+        name: Registered name.
+        env: The stable-baselines3 face of the task.
+        policy: The policy being improved.
+        n_tokens: Tokens generated in learning so far.
+        logger: Stable-baselines3 logger; silent until a run gives it outputs.
+        on_iteration: Called with the agent after every iteration (rollout and update), at a point from which it can be saved and resumed.
+    """
+
+    name = ""
+    policy: CausalLMPolicy
+
+    def __init__(
+        self,
+        task: str | Task,
+        reward: Any = None,
+        model: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        dtype: str = "float32",
+        n_envs: int = 32,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        split: str = "train",
+        reference_model: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.task = make_task(task) if isinstance(task, str) else task
+        self.model = os.fspath(model) if model is not None else self.task.model
+        self.reference_model = (
+            os.fspath(reference_model) if reference_model is not None else self.model if has_weights(self.model) else None
+        )
+        self.seed = seed
+        self.device = get_device(device)
+        self.policy_settings = {"model": self.model, "temperature": temperature, "top_k": top_k, "dtype": dtype}
+        set_random_seed(seed)  # stable-baselines3 draws from the global generators, so every agent does
+        self.env = TextVecEnv(self.task, n_envs, reward=reward, model=self.model, split=split, max_new_tokens=max_new_tokens)
+        self.env.seed(seed)
+        self.n_tokens = 0
+        self.logger = Logger(folder=None, output_formats=[])
+        self.on_iteration: Callable[[Agent], None] = lambda _: None
+        self.settings: dict[str, Any] = {}  # filled by make_agent: what load_agent needs
+
+    @abstractmethod
+    def learn(self, total_tokens: int) -> "Agent":
+        """Improve the policy for at least `total_tokens` more tokens (whole iterations); returns the agent."""
+
+    def set_logger(self, logger: Logger) -> None:
+        """Log to the given stable-baselines3 logger."""
+        self.logger = logger
+
+    def make_policy(self) -> CausalLMPolicy:
+        """Return a fresh policy on the agent's device, with an optimizer of learning rate 0 (for agents that build their own)."""
+        return CausalLMPolicy(self.env.observation_space, self.env.action_space, lambda _: 0.0, **self.policy_settings).to(self.device)
+
+    def generate(
+        self, prompts: Sequence[str], max_new_tokens: int | None = None, seed: int | None = None, batch_size: int = 64
+    ) -> list[str]:
+        """Return each prompt with a continuation.
+
+        Args:
+            prompts: Texts to continue.
+            max_new_tokens: Token budget; the task's by default.
+            seed: Of the samples; None takes the most probable token each time.
+            batch_size: Texts written side by side.
+        """
+        if isinstance(prompts, str):
+            raise InvalidArgumentError(f"prompts must be a list of texts, got the single text {prompts!r}: pass [{prompts!r}]")
+        if not prompts:
+            return []
+        task = Task(
+            self.task.name,
+            {"given": list(prompts)},
+            self.model,
+            self.task.max_new_tokens,
+            stop=self.task.stop,
+            allowed_tokens=self.task.allowed_tokens,
+        )
+        unscored = make_reward(lambda episodes: [0.0] * len(episodes))
+        budget = self.env.mdp.max_new_tokens if max_new_tokens is None else max_new_tokens
+        mdp = TokenMDP(task, self.env.mdp.vocabulary, unscored, min(batch_size, len(prompts)), "given", budget)
+        rng = None if seed is None else np.random.default_rng(seed)
+        return [t.info["prompt"] + t.info["continuation"] for t in generate(self.policy, mdp, range(len(prompts)), rng)]
+
+    # --- saving and exact resume ---------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | os.PathLike[str], training_state: bool = False) -> None:
+        """Write a Hugging Face folder with `agent.json`; `load_agent` and `from_pretrained` both read it.
+
+        Args:
+            folder: Replaced as a whole.
+            training_state: Also write what an exactly resumed run needs: optimizer, random generators, running episodes, counters.
+        """
+        if not self.settings:
+            raise InvalidArgumentError(f"{type(self).__name__} was built by its class; build it with textgym.make_agent to save it")
+        with replaced_folder(folder) as aside:
+            self.policy.save_pretrained(aside)
+            description = {"agent": self.name, "n_tokens": self.n_tokens, "settings": self.settings}
+            (aside / AGENT_FILE).write_text(json.dumps(description, indent=2) + "\n")
+            if training_state:
+                save_training_state(aside, self.policy, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """Return the agent's own state beside weights, optimizer and global generators, as plain data; subclasses add to it."""
+        return {"n_tokens": self.n_tokens, "env": self.env.mdp.state(), "env_seeded": True}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.n_tokens = int(state["n_tokens"])
+        self.env.mdp.load_state(state["env"])
+        self.env._seeded = True
+        self.env._reset_seeds()
+
+
+def make_agent(name: str, task: str | Task, **settings: Any) -> Agent:
+    """Build a registered agent.
+
+    Args:
+        name: "ppo", "a2c", "reinforce", "base", or any agent of an installed plugin.
+        task: A `Task`, or a task's short or full name.
+        **settings: Arguments of the agent: those of `Agent` (`model`, `reward`, `seed`, ...) and its own hyperparameters.
+    """
+    factory = installed_plugins().find("agent", name).factory
+    _check_settings(name, factory, settings)
+    agent = factory(task, **settings)
+    if not isinstance(agent, Agent):
+        raise InvalidArgumentError(f"agent {name!r} returned {agent!r}, not a textgym.agent.Agent")
+    agent.name = name
+    task_name = find_task_name(task) if isinstance(task, str) else None
+    agent.settings = {"task": task_name, **{k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in settings.items()}}
+    return agent
+
+
+def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **changes: Any) -> Agent:
+    """Load an agent written by `save`.
+
+    Args:
+        folder: As given to `save`.
+        task: Needed if the agent was made on a `Task` object rather than a name.
+        **changes: Settings to change (`device="cuda"`, a `reward` that was a Python object, ...).
+    """
+    path = Path(folder)
+    if not (path / AGENT_FILE).is_file():
+        raise InvalidArgumentError(f"{os.fspath(folder)!r} holds no {AGENT_FILE}; give a folder written by Agent.save")
+    description = json.loads((path / AGENT_FILE).read_text())
+    settings = {**description["settings"], **changes}
+    task_name = settings.pop("task")
+    target: str | Task | None = task or task_name
+    if target is None:
+        raise InvalidArgumentError(f"the agent in {os.fspath(folder)!r} was made on a Task object: pass it again as task=")
+    start = settings.pop("model", None)
+    agent = make_agent(description["agent"], target, model=path, **{"reference_model": start or _start_model(target), **settings})
+    agent.n_tokens = int(description["n_tokens"])
+    agent.settings = {**description["settings"], **changes}
+    state = load_training_state(path, agent.policy)
+    if state is not None:
+        agent.load_state(state)
+    return agent
+
+
+def _start_model(task: str | Task) -> str | None:
+    """Return the model that an agent made without model= started from, if it can serve as a reference."""
+    model = (make_task(task) if isinstance(task, str) else task).model
+    return model if has_weights(model) else None
+
+
+def _check_settings(name: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    """Raise for a setting that neither the agent nor, if it passes settings on, `Agent` takes."""
+    parameters = inspect.signature(factory).parameters.values()
+    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)][1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        known += list(inspect.signature(Agent.__init__).parameters)[2:]
+    for setting in settings:
+        if setting not in known:
+            near = get_close_matches(setting, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InvalidArgumentError(f"agent {name!r} has no setting {setting!r}: {hint}settings: {', '.join(known)}")

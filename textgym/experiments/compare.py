@@ -1,0 +1,254 @@
+"""Comparison: agents × seeds at equal token budgets, run side by side, judged on held-out prompts with common random numbers."""
+
+import csv
+import io
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textgym.errors import InvalidArgumentError, RunDirectoryError
+from textgym.experiments.run_directory import CONFIG_FILE, RESULT_FILE, RunDirectory, load_result
+from textgym.experiments.statistics import Estimate, difference, iqm_interval, probability_of_improvement
+from textgym.experiments.train import TrainConfig, resume, train
+from textgym.files import write_text
+from textgym.plugin_manager import installed_plugins
+
+CONTROL = "base"
+FIGURES = ("reward", "gold", "kl", "perplexity", "distinct_1", "distinct_2", "length", "stopped", "tokens_per_second")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """A comparison.
+
+    Attributes:
+        task: Registered task, short or full name.
+        agents: Registered agents; the control "base" is always added.
+        seeds: Number of seeds, 0 ... seeds − 1, the same for every agent.
+        tokens: Token budget of each run.
+        settings: Settings of all agents (reward, model, ...).
+        evaluations, validation_prompts, test_prompts: See `TrainConfig`.
+    """
+
+    task: str
+    agents: tuple[str, ...]
+    seeds: int = 3
+    tokens: int = 20_000
+    settings: dict[str, Any] = field(default_factory=dict)
+    evaluations: int = 5
+    validation_prompts: int = 64
+    test_prompts: int = 128
+
+    def runs(self) -> list[tuple[str, TrainConfig]]:
+        """Return the name and configuration of every run, the long ones first."""
+        agents = [*(a for a in dict.fromkeys(self.agents) if a != CONTROL), CONTROL]
+        return [
+            (
+                f"{agent}-{seed}",
+                TrainConfig(
+                    self.task,
+                    agent,
+                    self.tokens,
+                    seed,
+                    self.settings,
+                    self.evaluations if agent != CONTROL else 1,
+                    self.validation_prompts,
+                    self.test_prompts,
+                    checkpoints=4 if agent != CONTROL else 0,
+                    tensorboard=agent != CONTROL,
+                ),
+            )
+            for agent in agents
+            for seed in range(self.seeds)
+        ]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One agent's line in the comparison: figures averaged over seeds, reward and gold as IQM with interval, gain over the control."""
+
+    agent: str
+    reward: Estimate
+    gold: Estimate | None
+    gain: Estimate
+    gold_gain: Estimate | None
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two agents: mean difference of the reward, probability that the first is better, and whether that can be told at all."""
+
+    first: str
+    second: str
+    difference: Estimate
+    probability: Estimate
+
+    @property
+    def verdict(self) -> str:
+        """The result in words."""
+        if not self.difference.excludes_zero:
+            return "not distinguishable"
+        better, worse = (self.first, self.second) if self.difference.value > 0 else (self.second, self.first)
+        return f"{better} is better than {worse}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome: results of all runs by agent (seeds in order), one row per agent, one verdict per pair."""
+
+    config: CompareConfig
+    results: dict[str, list[dict[str, Any]]]
+    rows: list[Row]
+    pairs: list[Pair]
+
+
+Progress = Callable[[int, int, str], None]
+
+
+def compare(
+    config: CompareConfig, out: str | os.PathLike[str], n_workers: int | None = None, progress: Progress = lambda *_: None
+) -> Comparison:
+    """Run every agent with every seed, in parallel processes of one thread each, and judge them.
+
+    A directory with a part of the same comparison is continued: finished runs are kept, interrupted ones resumed.
+
+    Args:
+        config: What to compare.
+        out: Directory for the runs, results.csv and report.html.
+        n_workers: Processes; the number of cores by default.
+        progress: Called with (tokens done, tokens in all, a word about the state).
+    """
+    known = installed_plugins()
+    for agent in config.agents:
+        known.find("agent", agent)
+    if config.seeds < 1:
+        raise InvalidArgumentError(f"seeds must be at least 1, got {config.seeds}")
+    from textgym.envs.build import build_mdp
+
+    build_mdp(
+        config.task, 1, **{k: v for k, v in config.settings.items() if k in ("reward", "model", "max_new_tokens")}
+    )  # bad names fail here
+    path = Path(out)
+    continuing = (path / CONFIG_FILE).is_file()
+    directory = RunDirectory(path, resume=continuing)
+    try:
+        described = {**asdict(config), "agents": list(config.agents)}
+        if continuing and directory.read_json(CONFIG_FILE) != described:
+            raise RunDirectoryError(f"{path} holds another comparison: choose another directory")
+        directory.write_json(CONFIG_FILE, described)
+        _run_all(config, path, n_workers or os.cpu_count() or 1, progress)
+        comparison = judge(config, path)
+        write_results(comparison, path / "results.csv")
+    finally:
+        directory.close()
+    return comparison
+
+
+def _run_all(config: CompareConfig, path: Path, n_workers: int, progress: Progress) -> None:
+    runs = config.runs()
+    total = sum(c.tokens for _, c in runs if c.agent != CONTROL)
+    # spawned, not forked: a forked child inherits locked thread pools; every worker keeps to one thread
+    threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    before = {k: os.environ.get(k) for k in threads}
+    os.environ.update(threads)
+    try:
+        with ProcessPoolExecutor(min(n_workers, len(runs)), get_context("spawn"), _start_worker) as pool:
+            waiting: dict[Future[None], str] = {pool.submit(_run_one, c, str(path / "runs" / name)): name for name, c in runs}
+            n_runs, started = len(waiting), time.monotonic()
+            while waiting:
+                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    name = waiting.pop(future)
+                    try:
+                        future.result()
+                    except BrokenProcessPool:
+                        raise RunDirectoryError(
+                            f"run {name} in {path} was killed; start the same comparison again to continue it"
+                        ) from None
+                tokens = sum(_tokens_done(path / "runs" / name, c.tokens) for name, c in runs if c.agent != CONTROL)
+                progress(tokens, total, f"{n_runs - len(waiting)}/{n_runs} runs, {time.monotonic() - started:.0f} s")
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _start_worker() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _run_one(config: TrainConfig, path: str) -> None:
+    status = Path(path) / "tokens.txt"
+
+    def note(tokens: int, _: int) -> None:
+        status.write_text(str(tokens))
+
+    if (Path(path) / CONFIG_FILE).is_file():
+        resume(path, note)
+    else:
+        train(config, path, note)
+
+
+def _tokens_done(run: Path, budget: int) -> int:
+    if (run / RESULT_FILE).is_file():
+        return budget
+    try:
+        return min(budget, int((run / "tokens.txt").read_text() or 0))
+    except (OSError, ValueError):
+        return 0
+
+
+def judge(config: CompareConfig, path: Path) -> Comparison:
+    """Read the results of all runs and compare them."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name, run in config.runs():
+        result = load_result(path / "runs" / name)
+        if result is None:
+            raise RunDirectoryError(f"run {name} in {path} has no result; start the same comparison again to continue it")
+        results.setdefault(run.agent, []).append(dict(result))
+    rewards = {agent: np.array([r["rewards"] for r in found]) for agent, found in results.items()}
+    golds = {agent: np.array([r["golds"] for r in found]) for agent, found in results.items()}
+    has_gold = all(g.size for g in golds.values())
+    rows = []
+    for agent, found in results.items():
+        figures = {f: float(np.mean([r[f] for r in found])) for f in FIGURES if all(r.get(f) is not None for r in found)}
+        rows.append(
+            Row(
+                agent,
+                iqm_interval(rewards[agent]),
+                iqm_interval(golds[agent]) if has_gold else None,
+                difference(rewards[agent], rewards[CONTROL]),
+                difference(golds[agent], golds[CONTROL]) if has_gold else None,
+                figures,
+            )
+        )
+    pairs = [
+        Pair(a, b, difference(rewards[a], rewards[b]), probability_of_improvement(rewards[a], rewards[b]))
+        for a, b in combinations(results, 2)
+    ]
+    return Comparison(config, results, rows, pairs)
+
+
+def write_results(comparison: Comparison, path: Path) -> None:
+    """Write results.csv, one row per run."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["agent", "seed", "tokens", *FIGURES])
+    for agent, results in comparison.results.items():
+        for r in results:
+            writer.writerow([agent, r["seed"], r["tokens"], *(r.get(f, "") for f in FIGURES)])
+    write_text(path, text.getvalue())

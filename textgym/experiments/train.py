@@ -1,0 +1,151 @@
+"""Training run: one agent on one task in a run directory, with metrics, checkpoints, a learning curve and exact resume."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+
+from textgym.agent import Agent, load_agent, make_agent
+from textgym.errors import InvalidArgumentError
+from textgym.experiments.evaluate import evaluate
+from textgym.experiments.run_directory import CONFIG_FILE, RESULT_FILE, MetricsFile, RunDirectory
+from textgym.policies.reference import ReferenceModel
+
+PACKAGES = ("textgym", "torch", "transformers", "stable-baselines3", "gymnasium", "numpy")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        task: Registered task, short or full name.
+        agent: Registered agent.
+        tokens: Tokens to generate in learning.
+        seed: Of everything random.
+        settings: Settings of the agent: reward, model, learning_rate, ...
+        evaluations: Points of the learning curve (validation prompts); 0 for none.
+        validation_prompts: Prompts per point.
+        test_prompts: Prompts of the final evaluation.
+        checkpoints: Number of checkpoints over the run.
+        tensorboard: Write TensorBoard files too.
+    """
+
+    task: str
+    agent: str
+    tokens: int = 20_000
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    evaluations: int = 5
+    validation_prompts: int = 64
+    test_prompts: int = 128
+    checkpoints: int = 5
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise InvalidArgumentError(f"tokens must be at least 1, got {self.tokens}")
+
+
+def train(config: TrainConfig, out: str | os.PathLike[str], progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """Run a configuration in a new run directory and return its result."""
+    agent = make_agent(config.agent, config.task, seed=config.seed, **config.settings)  # bad names fail before anything is on disk
+    directory = RunDirectory(out)
+    try:
+        directory.write_json(CONFIG_FILE, {**asdict(config), "versions": {p: version(p) for p in PACKAGES}})
+        return _run(config, agent, directory, progress)
+    finally:
+        directory.close()
+
+
+def resume(out: str | os.PathLike[str], progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """Go on with an interrupted run from its last checkpoint, exactly as it would have gone on; a finished run is returned as it is."""
+    directory = RunDirectory(out, resume=True)
+    try:
+        if (result := directory.read_json(RESULT_FILE)) is not None:
+            return dict(result)
+        stored = directory.read_json(CONFIG_FILE)
+        config = TrainConfig(**{k: v for k, v in stored.items() if k != "versions"})
+        checkpoint = directory.latest_checkpoint()
+        if checkpoint is None:
+            agent = make_agent(config.agent, config.task, seed=config.seed, **config.settings)
+        else:
+            agent = load_agent(checkpoint)
+        return _run(config, agent, directory, progress)
+    finally:
+        directory.close()
+
+
+def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: Progress) -> dict[str, Any]:
+    """Learn up to the budget, evaluating and checkpointing on the way, then evaluate on the held-out test prompts."""
+    outputs: list[KVWriter] = [MetricsFile(directory, up_to=agent.n_tokens)]
+    if config.tensorboard:
+        outputs.append(TensorBoardOutputFormat(str(directory.path / "tensorboard")))
+    agent.set_logger(Logger(str(directory.path), outputs))
+    reference = ReferenceModel(agent.reference_model, agent.device) if agent.reference_model is not None else None
+    curve = [p for p in directory.read_json("evaluations.json") or [] if p["tokens"] <= agent.n_tokens]
+    learning_seconds, started, start_tokens = 0.0, time.monotonic(), agent.n_tokens
+
+    def measure() -> None:
+        found = evaluate(agent, "validation", config.validation_prompts, config.seed, agent.task.gold, reference)
+        curve.append({"tokens": agent.n_tokens, **found.summary()})
+        directory.write_json("evaluations.json", curve)
+
+    def after_iteration(_: Agent) -> None:
+        nonlocal learning_seconds, started
+        learning_seconds += time.monotonic() - started
+        progress(agent.n_tokens, config.tokens)
+        if config.evaluations and _crosses(len(curve) - 1, config.evaluations, agent.n_tokens, config.tokens):
+            measure()
+        if config.checkpoints and _crosses(_count(directory, config), config.checkpoints, agent.n_tokens, config.tokens):
+            agent.save(directory.checkpoint_folder(agent.n_tokens), training_state=True)
+            directory.drop_older_checkpoints()
+        started = time.monotonic()
+
+    if config.evaluations and not curve:
+        measure()
+        started = time.monotonic()
+    agent.on_iteration = after_iteration
+    if agent.n_tokens < config.tokens:
+        agent.learn(config.tokens - agent.n_tokens)
+    if agent.name != "base" and config.evaluations and curve[-1]["tokens"] != agent.n_tokens:
+        measure()
+    agent.logger.close()
+    agent.save(directory.path / "agent")
+    final = evaluate(agent, "test", config.test_prompts, config.seed, agent.task.gold, reference)
+    learnt = agent.n_tokens - start_tokens
+    result = {
+        "agent": config.agent,
+        "seed": config.seed,
+        "tokens": agent.n_tokens,
+        "tokens_per_second": learnt / learning_seconds if learning_seconds else None,
+        **final.summary(),
+        "rewards": final.rewards,
+        "golds": final.gold,
+        "texts": [[p, c] for p, c in zip(final.prompts, final.continuations, strict=True)],
+        "curve": curve,
+    }
+    directory.write_json(RESULT_FILE, result)
+    return result
+
+
+def _crosses(done: int, wanted: int, n_tokens: int, total: int) -> bool:
+    """Return whether the next of `wanted` evenly spaced points over `total` tokens is reached, `done` being behind."""
+    return done < wanted and n_tokens >= (done + 1) * total / wanted
+
+
+def _count(directory: RunDirectory, config: TrainConfig) -> int:
+    latest = directory.latest_checkpoint()
+    return int(int(latest.name) * config.checkpoints / config.tokens) if latest is not None else 0
+
+
+def load_run(path: str | os.PathLike[str]) -> Path:
+    """Return the folder of the agent to use from a run directory or an agent's own folder."""
+    folder = Path(path)
+    return folder / "agent" if (folder / "agent" / "agent.json").is_file() else folder

@@ -1,0 +1,80 @@
+"""Generation: whole texts written by a policy through the transition core, each with its tokens, log-probabilities and rewards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textgym.mdp import TokenMDP
+from textgym.policies.causal_lm_policy import CausalLMPolicy
+
+
+@dataclass(frozen=True)
+class GeneratedText:
+    """One text as the policy wrote it.
+
+    Attributes:
+        prompt_ids: (prompt length,) int64.
+        action_ids: (T,) int64, EOS included if chosen.
+        log_probs: (T,) float32, natural log-probabilities under the policy's sampling rule.
+        rewards: (T,) float64.
+        info: The environment's info at the end: prompt, continuation, finish_reason, reward_terms.
+    """
+
+    prompt_ids: NDArray[np.int64]
+    action_ids: NDArray[np.int64]
+    log_probs: NDArray[np.float32]
+    rewards: NDArray[np.float64]
+    info: dict[str, Any]
+
+
+def generate(
+    policy: CausalLMPolicy, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None = None
+) -> list[GeneratedText]:
+    """Write one text for each prompt.
+
+    The random numbers of a text depend on `rng` and its place in `prompt_indices` alone, so that two policies given equal generators
+    are compared on common random numbers, whatever the number of rows.
+
+    Args:
+        policy: Writes.
+        mdp: Its rows are used as the batch; its split holds the prompts.
+        prompt_indices: Which prompts, in order.
+        rng: Draws the tokens; None takes the most probable ones.
+    """
+    policy.set_training_mode(False)
+    uniform = None if rng is None else rng.random((len(prompt_indices), mdp.max_new_tokens), dtype=np.float32)
+    texts: list[GeneratedText] = []
+    for start in range(0, len(prompt_indices), mdp.n_rows):
+        part = list(prompt_indices[start : start + mdp.n_rows])
+        texts += _generate_rows(policy, mdp, part, None if uniform is None else uniform[start : start + len(part)])
+    policy.cache.clear()  # frees memory, and what follows does not depend on what was written here, to the last bit
+    return texts
+
+
+def _generate_rows(policy: CausalLMPolicy, mdp: TokenMDP, prompts: list[int], uniform: NDArray[np.float32] | None) -> list[GeneratedText]:
+    rows = np.arange(len(prompts))
+    mdp.reset(rows, prompts)
+    prompt_ids = [np.array(mdp.prompt_set.ids[i], np.int64) for i in prompts]
+    actions = np.zeros((mdp.max_new_tokens, mdp.n_rows), np.int64)
+    log_probs = np.zeros((mdp.max_new_tokens, len(prompts)), np.float32)
+    rewards = np.zeros((mdp.max_new_tokens, len(prompts)))
+    lengths = np.zeros(len(prompts), np.int64)
+    infos: dict[int, dict[str, Any]] = {}
+    for step in range(mdp.max_new_tokens):
+        live = np.flatnonzero(lengths == 0)
+        if not live.size:
+            break
+        # rows that ended stay in the batch: the cache keeps its shape, and their tokens are ignored
+        obs = {key: values[: len(prompts)] for key, values in mdp.observe().items()}
+        actions[step, : len(prompts)], log_probs[step] = policy.sample(obs, None if uniform is None else uniform[:, step])
+        transition = mdp.step(actions[step], live)
+        rewards[step] = transition.rewards[: len(prompts)]
+        infos.update(transition.infos)
+        lengths[transition.terminated[: len(prompts)]] = step + 1
+    return [
+        GeneratedText(prompt_ids[i], actions[: lengths[i], i].copy(), log_probs[: lengths[i], i], rewards[: lengths[i], i], infos[i])
+        for i in range(len(prompts))
+    ]
