@@ -16,8 +16,8 @@ from stable_baselines3.common.utils import get_device, set_random_seed
 from textgym.envs.sb3_vec_env import TextVecEnv
 from textgym.errors import InvalidArgumentError
 from textgym.files import replaced_folder
-from textgym.mdp import TokenMDP
 from textgym.lm.source import has_weights
+from textgym.mdp import TokenMDP
 from textgym.plugin_manager import installed_plugins
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import generate
@@ -80,7 +80,7 @@ class Agent(ABC):
         )
         self.seed = seed
         self.device = get_device(device)
-        self.policy_settings = {"model": self.model, "temperature": temperature, "top_k": top_k, "dtype": dtype}
+        self.policy_settings: dict[str, Any] = {"model": self.model, "temperature": temperature, "top_k": top_k, "dtype": dtype}
         set_random_seed(seed)  # stable-baselines3 draws from the global generators, so every agent does
         self.env = TextVecEnv(self.task, n_envs, reward=reward, model=self.model, split=split, max_new_tokens=max_new_tokens)
         self.env.seed(seed)

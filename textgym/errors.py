@@ -46,3 +46,8 @@ class RunDirectoryError(TextgymError, OSError):
 
 class PluginWarning(UserWarning):
     """A plugin that was skipped, in whole or in part; the message names it and says why."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what happened as "Type: message", whatever line breaks the message has."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"

@@ -13,7 +13,7 @@ from typing import Any
 import pluggy
 
 from textgym import hookspecs
-from textgym.errors import InvalidArgumentError, PluginWarning, UnknownNameError
+from textgym.errors import InvalidArgumentError, PluginWarning, UnknownNameError, one_line
 
 ENTRY_POINT_GROUP = "textgym"
 OWN_DISTRIBUTION = "textgym"  # its plugins register first, so that a stranger's duplicate is the one reported
@@ -76,24 +76,28 @@ class PluginManager:
     def discover(self) -> None:
         """Load every installed plugin of the entry-point group `textgym`, the project's own first, then by name."""
         found: dict[str, tuple[EntryPoint, Distribution]] = {}
+        seen = set()
         for distribution in distributions():
-            for entry_point in distribution.entry_points:
-                if entry_point.group == ENTRY_POINT_GROUP:
-                    # the first distribution of a name on sys.path is the one that imports see
-                    found.setdefault(f"{distribution.name}:{entry_point.name}", (entry_point, distribution))
+            entry_points = [entry_point for entry_point in distribution.entry_points if entry_point.group == ENTRY_POINT_GROUP]
+            if entry_points and distribution.name not in seen:  # the first of a name on sys.path is the one that imports see
+                seen.add(distribution.name)
+                found.update({f"{distribution.name}:{entry_point.name}": (entry_point, distribution) for entry_point in entry_points})
         for key, (entry_point, distribution) in sorted(found.items(), key=lambda item: (item[1][1].name != OWN_DISTRIBUTION, item[0])):
             self._load(key, entry_point, distribution)
 
     def _load(self, key: str, entry_point: EntryPoint, distribution: Distribution) -> None:
         provenance = Provenance(entry_point.name, distribution.name, distribution.version)
-        if _is_being_imported(entry_point.module):
-            # The user imported the plugin, the plugin imports textgym, and we are in the middle: finish at the next look-up.
-            self._deferred[key] = (entry_point, distribution)
-            return
         try:
+            # The user imported the plugin, the plugin imports textgym, and we are in the middle: finish at the next look-up.
+            if _is_being_imported(entry_point.module):
+                self._deferred[key] = (entry_point, distribution)
+                return
             plugin = entry_point.load()
         except (Exception, SystemExit) as error:
-            self._report(provenance, f"failed to import: {_one_line(error)}")
+            if isinstance(error, ImportError) and _is_being_imported(entry_point.module.partition(".")[0]):
+                self._deferred[key] = (entry_point, distribution)  # its package is half-way there
+                return
+            self._report(provenance, f"failed to import {entry_point.value!r}: {one_line(error)}")
             return
         self.register(plugin, provenance)
 
@@ -111,7 +115,7 @@ class PluginManager:
         try:
             self._pluggy.register(plugin, name=f"{provenance.distribution}:{provenance.plugin}")
         except Exception as error:  # pluggy raises ValueError and its own validation error; both only concern this plugin
-            self._report(provenance, _one_line(error))
+            self._report(provenance, one_line(error))
             return
         self.plugins[f"{provenance.distribution}:{provenance.plugin}"] = provenance
         for kind in KINDS:
@@ -137,8 +141,8 @@ class PluginManager:
         others = [other for other in self._pluggy.get_plugins() if other is not plugin]
         try:
             self._pluggy.subset_hook_caller(hook, remove_plugins=others)(**arguments)
-        except Exception as error:
-            self._report(provenance, f"{hook} failed: {_one_line(error)}")
+        except (Exception, SystemExit) as error:
+            self._report(provenance, f"{hook} failed: {one_line(error)}")
 
     def _registrar(self, kind: str, provenance: Provenance) -> Callable[[str, Callable[..., Any]], None]:
         def register(name: str, factory: Callable[..., Any]) -> None:
@@ -161,12 +165,9 @@ class PluginManager:
 
     def registrations(self, kind: str) -> Mapping[str, Registration]:
         """Return everything registered of a kind ("reward", "task", "model", "agent"), by name."""
-        while self._deferred:
-            if all(_is_being_imported(entry_point.module) for entry_point, _ in self._deferred.values()):
-                break
-            deferred, self._deferred = self._deferred, {}
-            for key, (entry_point, distribution) in deferred.items():
-                self._load(key, entry_point, distribution)
+        deferred, self._deferred = self._deferred, {}
+        for key, (entry_point, distribution) in deferred.items():
+            self._load(key, entry_point, distribution)
         return self._names[kind]
 
     def find(self, kind: str, name: str) -> Registration:
@@ -207,7 +208,3 @@ def installed_plugins() -> PluginManager:
 def _is_being_imported(module: str) -> bool:
     spec = getattr(sys.modules.get(module), "__spec__", None)
     return bool(getattr(spec, "_initializing", False))
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"

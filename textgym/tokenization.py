@@ -86,7 +86,7 @@ def _load_vocabulary(name: str, path: str) -> Vocabulary:
     try:
         generation: Any = GenerationConfig.from_pretrained(path)
     except OSError:
-        generation = GenerationConfig()
+        generation = GenerationConfig()  # type: ignore[no-untyped-call]
     ends = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     eos = generation.eos_token_id
     ends += eos if isinstance(eos, list) else [eos] if eos is not None else []

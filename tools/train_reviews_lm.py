@@ -167,7 +167,7 @@ def main() -> None:
     rng = np.random.default_rng(SEED)
     texts = sentences()
     tokenizer: Any = make_tokenizer(texts["train"], options.vocabulary)
-    ids = {split: [i[:127] + [0] for i in tokenizer(split_texts)["input_ids"]] for split, split_texts in texts.items()}
+    ids = {split: [[*i[:127], 0] for i in tokenizer(split_texts)["input_ids"]] for split, split_texts in texts.items()}
     characters = {split: sum(map(len, split_texts)) for split, split_texts in texts.items()}
     banned = never_sampled(tokenizer, texts["train"])
     sizes = {"n_embd": options.width, "n_layer": options.layers, "n_head": max(2, options.width // 48), "n_positions": 128}

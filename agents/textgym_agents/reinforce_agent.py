@@ -121,7 +121,8 @@ class ReinforceAgent(Agent):
                 loss_v = torch.nn.functional.mse_loss(values, advantage, reduction="sum") / n_tokens
                 advantage = advantage - values.detach()
             loss_p = -(scale * advantage * log_prob).sum() / n_tokens
-            (loss_p + self.vf_coef * loss_v).backward()
+            loss = loss_p + self.vf_coef * loss_v
+            loss.backward()  # type: ignore[no-untyped-call]
             policy_loss, value_loss = policy_loss + loss_p.item(), value_loss + loss_v.item()
             entropy_sum += entropy.sum().item()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)

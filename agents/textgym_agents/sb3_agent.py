@@ -80,7 +80,7 @@ class SB3Agent(Agent):
         self.algorithm.num_timesteps = self.n_tokens
         self.algorithm._n_updates = state["n_updates"]
         if state["episode_starts"] is not None:
-            self.algorithm._last_obs = self.env.mdp.observe()  # type: ignore[assignment]
+            self.algorithm._last_obs = self.env.mdp.observe()
             self.algorithm._last_episode_starts = np.array(state["episode_starts"], bool)
         buffer: Any = self.algorithm.rollout_buffer
         buffer.kl.coef = state["kl_coef"]

@@ -56,7 +56,9 @@ def run(code: str, target: Path) -> tuple[dict[str, Any], str]:
     """Run code in a fresh interpreter that sees `target`; return what it printed as JSON, and its standard error."""
     environment = {**os.environ, "PYTHONPATH": str(target)}
     environment.pop("PYTHONWARNINGS", None)
-    done = subprocess.run([sys.executable, "-c", code], cwd=target, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=target, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
 
@@ -71,7 +73,17 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '[project]\nname = "shout-package"\nversion = "0.3"\n[project.entry-points.textgym]\nshout = "shout_plugin"\n'
         '[tool.setuptools]\npy-modules = ["shout_plugin"]\n'
     )
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-build-isolation"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
     done = subprocess.run([*pip, "--target", str(target), str(source)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return target
@@ -86,7 +98,7 @@ def test_an_installed_package_adds_a_reward_that_works_by_name(target: Path) -> 
     assert (report["reward"], report["terminated"], report["terms"]) == (0.0, True, {"shout": 0.0})
 
 
-def test_each_broken_package_costs_one_line_and_nothing_else(target: Path, tmp_path: Path) -> None:
+def test_each_broken_package_costs_one_line_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "shout_plugin.py").write_text(SHOUT.format(first=""))
     plant(tmp_path, "shout-package", {"shout": "shout_plugin"}, {}, "0.3")
     plant(tmp_path, "raising-package", {"raising": "raising_plugin"}, {"raising_plugin": "raise RuntimeError('no\\nlicence')\n"})
@@ -99,10 +111,10 @@ def test_each_broken_package_costs_one_line_and_nothing_else(target: Path, tmp_p
     plant(tmp_path, "a-thief-package", {"thief": "thief_plugin"}, {"thief_plugin": thief})  # sorts before "textgym", yet loads after it
     report, errors = run(REPORT, tmp_path)
     lines = {
-        "raising (raising-package 1.0)": "failed to import: RuntimeError: no licence",
-        "exiting (exiting-package 1.0)": "failed to import: SystemExit",
-        "missing (missing-package 1.0)": "failed to import: ModuleNotFoundError",
-        "hyphen (hyphen-package 1.0)": "hyphen-plugin",
+        "raising (raising-package 1.0)": "failed to import 'raising_plugin': RuntimeError: no licence",
+        "exiting (exiting-package 1.0)": "failed to import 'exiting_plugin': SystemExit",
+        "missing (missing-package 1.0)": "failed to import 'missing_plugin': ModuleNotFoundError",
+        "hyphen (hyphen-package 1.0)": "failed to import 'hyphen-plugin'",
         "misspelt (misspelt-package 1.0)": "did you mean 'register_rewards'?",
         "thief (a-thief-package 1.0)": "'vader' is already registered by vader (textgym ",
     }

@@ -134,7 +134,9 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all_known_ones() -> No
     manager = PluginManager()
     manager.register(reward_plugin("First", "loudness", Loud))
     manager.register(reward_plugin("Other", "brevity", Loud))
-    with pytest.raises(textgym.UnknownNameError, match=r"unknown reward 'loudnes': did you mean 'loudness'\? known rewards: brevity, loudness$"):
+    with pytest.raises(
+        textgym.UnknownNameError, match=r"unknown reward 'loudnes': did you mean 'loudness'\? known rewards: brevity, loudness$"
+    ):
         manager.find("reward", "loudnes")
     with pytest.raises(textgym.UnknownNameError, match="unknown agent 'loudness': known agents: none$"):
         manager.make("agent", "loudness", {})

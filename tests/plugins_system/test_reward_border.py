@@ -250,7 +250,9 @@ def test_a_dense_and_a_final_term_add_up() -> None:
     assert reward == 3.0 - 2.0
 
 
-@pytest.mark.parametrize(("last", "part"), [([float("nan")], "returned nan"), ([1.0, 2.0], "got shape (2,)"), (ValueError, "ValueError: no memory")])
+@pytest.mark.parametrize(
+    ("last", "part"), [([float("nan")], "returned nan"), ([1.0, 2.0], "got shape (2,)"), (ValueError, "ValueError: no memory")]
+)
 def test_a_bad_dense_reward_is_a_reward_error(last: Any, part: str) -> None:
     env = TextEnv("CopyToken-v0", reward=Tokens(last), max_new_tokens=2)
     env.reset(seed=0)

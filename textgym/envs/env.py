@@ -1,6 +1,6 @@
 """TextEnv: the single Gymnasium environment of text generation."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -52,15 +52,18 @@ class TextEnv(gym.Env[Observation, np.int64]):
     v0: initial version.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 4}
+    metadata: dict[str, Any] = {  # noqa: RUF012  # as Gymnasium declares it
+        "render_modes": ["ansi", "human"],
+        "render_fps": 4,
+    }
 
     def __init__(self, task: str | Task, render_mode: str | None = None, **options: Any) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InvalidArgumentError(f"render_mode must be None, 'ansi' or 'human', got {render_mode!r}")
         self.mdp = build_mdp(task, 1, **options)
         self.render_mode = render_mode
-        self.observation_space = observation_space(self.mdp)
-        self.action_space = action_space(self.mdp)  # type: ignore[assignment]  # Discrete is a Space[int64]
+        self.observation_space = observation_space(self.mdp)  # type: ignore[assignment]  # Dict of arrays
+        self.action_space = action_space(self.mdp)  # Discrete is a Space[int64]
         self._seeded = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
@@ -84,7 +87,7 @@ class TextEnv(gym.Env[Observation, np.int64]):
         """Return which tokens may be chosen now, (V,) bool."""
         return self.mdp.allowed_mask
 
-    def render(self) -> str | None:  # type: ignore[override]  # "ansi" returns a string, as Gymnasium's own text environments do
+    def render(self) -> str | None:  # "ansi" returns a string, as Gymnasium's own text environments do
         """Return the text so far ("ansi"), or print it ("human")."""
         if self.render_mode == "ansi":
             return ansi_text(*self.mdp.row_text(0))

@@ -43,7 +43,7 @@ class TextVecEnv(VecEnv):
         self._reset_options()
         self.reset_infos = [{} for _ in range(self.num_envs)]
         self.mdp.reset(np.arange(self.num_envs))
-        return self.mdp.observe()  # type: ignore[return-value]
+        return self.mdp.observe()
 
     def step_async(self, actions: np.ndarray[Any, Any]) -> None:
         """Keep the actions for `step_wait`."""
@@ -66,7 +66,7 @@ class TextVecEnv(VecEnv):
                     "TimeLimit.truncated": False,
                 }
             self.mdp.reset(ended)
-        return self.mdp.observe(), transition.rewards.astype(np.float32), transition.terminated, infos  # type: ignore[return-value]
+        return self.mdp.observe(), transition.rewards.astype(np.float32), transition.terminated, infos
 
     def action_masks(self) -> np.ndarray[Any, Any]:
         """Return which tokens may be chosen now in each row, (n, V) bool."""

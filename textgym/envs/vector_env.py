@@ -15,7 +15,7 @@ from textgym.mdp import Observation
 from textgym.tasks import Task
 
 
-class TextVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[np.float64]]):
+class TextVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
     """n rows of `TextEnv`, stepped as one batch; made by `gym.make_vec(id, num_envs=n)`.
 
     Row i seeded with `seed + i` goes through the same states as a `TextEnv` seeded so.
@@ -45,7 +45,7 @@ class TextVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[np.float64
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]  # Gymnasium itself says per instance
         self.single_observation_space = observation_space(self.mdp)
         self.single_action_space = action_space(self.mdp)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -70,9 +70,7 @@ class TextVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[np.float64
         self._over[rows] = False
         return self.mdp.observe(), {}
 
-    def step(
-        self, actions: NDArray[np.int64]
-    ) -> tuple[Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    def step(self, actions: NDArray[np.int64]) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Append one token to every row; rows that ended are reset as the autoreset mode says."""
         truncated = np.zeros(self.num_envs, np.bool_)
         if self.autoreset_mode == AutoresetMode.NEXT_STEP and self._over.any():
@@ -85,7 +83,7 @@ class TextVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[np.float64
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._over.any():
             ended = self.mdp.observe()
             final_obs = np.empty(self.num_envs, object)
-            for row in np.flatnonzero(self._over):
+            for row in np.flatnonzero(self._over).tolist():
                 final_obs[row] = {key: values[row] for key, values in ended.items()}
             final_info: dict[str, Any] = {}
             for row, info in transition.infos.items():

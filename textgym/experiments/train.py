@@ -73,10 +73,7 @@ def resume(out: str | os.PathLike[str], progress: Progress = lambda *_: None) ->
         stored = directory.read_json(CONFIG_FILE)
         config = TrainConfig(**{k: v for k, v in stored.items() if k != "versions"})
         checkpoint = directory.latest_checkpoint()
-        if checkpoint is None:
-            agent = make_agent(config.agent, config.task, seed=config.seed, **config.settings)
-        else:
-            agent = load_agent(checkpoint)
+        agent = make_agent(config.agent, config.task, seed=config.seed, **config.settings) if checkpoint is None else load_agent(checkpoint)
         return _run(config, agent, directory, progress)
     finally:
         directory.close()

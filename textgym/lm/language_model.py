@@ -151,7 +151,8 @@ def load_language_model(
             setattr(config, name, 0.0)
     try:
         if not has_weights(path):
-            loaded: Any = AutoModelForCausalLM.from_config(config, dtype=torch_dtype, attn_implementation=attention)
+            options: Any = {"dtype": torch_dtype, "attn_implementation": attention}
+            loaded: Any = AutoModelForCausalLM.from_config(config, **options)  # type: ignore[no-untyped-call]
         else:
             with no_progress_bars():
                 loaded = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch_dtype, attn_implementation=attention)
@@ -163,7 +164,9 @@ def load_language_model(
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing progress bars for loading and saving, which would run through our own."""
-    from transformers.utils import logging
+    from transformers.utils import logging as hugging_face_logging
+
+    logging: Any = hugging_face_logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 
-class RowCache(Cache):  # type: ignore[misc]  # transformers' Cache is untyped
+class RowCache(Cache):  # transformers' Cache is untyped
     """Keys and values (n_rows, max_length, heads, head size) of every layer, written in place.
 
     Nothing is concatenated, moved or compacted as texts grow, end and restart: a row that restarts is overwritten from its column 0, and the

@@ -62,7 +62,7 @@ def _converted_gguf(path: Path) -> Path:
     if (target / "config.json").is_file():
         return target
     try:
-        import gguf  # type: ignore[import-untyped]  # noqa: F401
+        import gguf  # noqa: F401
     except ImportError:
         raise MissingExtraError(f"reading {path.name}", "gguf") from None
     import torch
@@ -70,7 +70,7 @@ def _converted_gguf(path: Path) -> Path:
 
     # transformers annotates its factories too loosely for strict typing
     quantised: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    model: Any = AutoModelForCausalLM.from_config(quantised.config)  # the dequantised one refuses save_pretrained
+    model: Any = AutoModelForCausalLM.from_config(quantised.config)  # type: ignore[no-untyped-call]  # the dequantised one refuses save_pretrained
     model.load_state_dict(quantised.state_dict())
     model.generation_config = quantised.generation_config
     tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

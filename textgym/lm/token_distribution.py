@@ -99,5 +99,5 @@ class _LogProbAndEntropy(torch.autograd.Function):
 
 def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """Return the natural log-probability of each action and the entropy in nats, (batch,) float32 each, of (batch, vocab) logits."""
-    log_prob, entropy = _LogProbAndEntropy.apply(logits, actions)
+    log_prob, entropy = _LogProbAndEntropy.apply(logits, actions)  # type: ignore[no-untyped-call]
     return log_prob, entropy

@@ -65,7 +65,7 @@ class CausalLMPolicy(BasePolicy):
         if use_sde:
             raise InvalidArgumentError("use_sde is for continuous actions; tokens are discrete")
         super().__init__(observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs or {})
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "model": os.fspath(model),
             "temperature": temperature,
             "top_k": top_k,

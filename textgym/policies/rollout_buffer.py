@@ -129,7 +129,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             self.kl.update(float(kl.mean()), kl.size)
         super().compute_returns_and_advantage(last_values, dones)
 
-    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:  # type: ignore[override]
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Yield the rollout in shuffled minibatches of whole segments with about `batch_size` tokens each; None for one batch of all."""
         # the order comes from NumPy's global generator, as in stable-baselines3's own buffer
         order = np.random.permutation(len(self.segments)) if batch_size else np.arange(len(self.segments))  # noqa: NPY002

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode
-from textgym.errors import InvalidArgumentError, RewardError, UnknownNameError
-from textgym.plugin_manager import installed_plugins
+from textgym.errors import InvalidArgumentError, RewardError, UnknownNameError, one_line
+from textgym.plugin_manager import check_options, installed_plugins
 from textgym.rewards.protocol import RewardModel, RewardSpec, Scores, TokenRewardModel, TokenScorer
 from textgym.tokenization import Vocabulary
 
@@ -30,13 +30,14 @@ class RewardTerm:
         try:
             raw = self.model.score(list(episodes))
         except Exception as error:
-            raise RewardError(f"{self} raised {type(error).__name__}: {error} - on {_culprit(self.model, episodes)}") from error
+            raise RewardError(f"{self} raised {one_line(error)} - on {_culprit(self.model, episodes)}") from error
         return self.checked(raw, episodes)
 
     def checked(self, raw: Scores, episodes: Sequence[Episode]) -> Array:
         """Return `raw` as (n,) float64; raise `RewardError` naming plugin, episode and text unless it is n finite numbers."""
         if hasattr(raw, "detach"):  # a torch tensor, on whatever device
-            raw = raw.detach().cpu().numpy()
+            raw = raw.detach().cpu()
+            raw = (raw.double() if raw.is_floating_point() else raw).numpy()  # NumPy has no bfloat16
         try:
             scores = np.asarray(raw)
         except ValueError:
@@ -111,7 +112,11 @@ class RewardSession:
         for term in self.reward.terms:
             if term.name in self.scorers:
                 tokens = [Episode("", self._vocabulary.decode([[i]])[0]) for i in token_ids]
-                scores = term.checked(self.scorers[term.name].step(rows, token_ids), tokens)
+                try:
+                    raw = self.scorers[term.name].step(rows, token_ids)
+                except Exception as error:
+                    raise RewardError(f"{term} raised {one_line(error)} - on the tokens {_shown([t.text for t in tokens])}") from error
+                scores = term.checked(raw, tokens)
                 self._sums[term.name][list(rows)] += scores
                 total += term.weight * scores
         return total
@@ -161,6 +166,8 @@ def make_reward(spec: "RewardSpec | Reward", **options: Any) -> Reward:
     if isinstance(spec, str):
         return Reward((_named_term(spec, options, 1.0),))
     if isinstance(spec, type):
+        if options:
+            check_options(f"reward {spec.__name__!r}", spec, options)
         spec = spec(**options)
     elif options:
         raise InvalidArgumentError(f"options {sorted(options)} fit a reward given by name or class, not {spec!r}")
@@ -208,5 +215,5 @@ def _culprit(model: RewardModel, episodes: Sequence[Episode]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = repr(value).replace("\n", " ")
     return text if len(text) <= 120 else text[:117] + "..."

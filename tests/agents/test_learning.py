@@ -1,0 +1,59 @@
+"""Every bundled agent learns the identity task, and reloads as it was saved."""
+
+import numpy as np
+import pytest
+
+import textgym
+
+PROMPTS = [f"{a} {b}" for a in "abcdefgh" for b in "abcdefgh"]
+SETTINGS = {
+    "ppo": {"learning_rate": 3e-3, "n_steps": 8, "batch_size": 128, "n_epochs": 4},
+    "a2c": {"learning_rate": 3e-3, "n_steps": 4},
+    "reinforce": {"learning_rate": 3e-3},
+}
+
+
+def accuracy(agent):
+    texts = agent.generate(PROMPTS, seed=1)
+    return np.mean([text == f"{prompt} {prompt[-1]}" for prompt, text in zip(PROMPTS, texts, strict=True)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_copy_token_is_learnt(name):
+    agent = textgym.make_agent(name, "CopyToken", seed=0, kl_coef=0.0, device="cpu", **SETTINGS[name])
+    assert accuracy(agent) < 0.5
+    agent.learn(16_000)
+    assert accuracy(agent) >= 0.95
+    assert agent.n_tokens >= 16_000
+
+
+@pytest.mark.parametrize("baseline", ["none", "moving-average", "leave-one-out", "learned"])
+def test_reinforce_runs_with_every_baseline(baseline):
+    agent = textgym.make_agent("reinforce", "CopyToken", kl_coef=0.0, baseline=baseline, n_envs=8, device="cpu")
+    before = [p.clone() for p in agent.policy.parameters()]
+    agent.learn(16)
+    assert any((a != b).any() for a, b in zip(before, agent.policy.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "reinforce", "base"])
+def test_save_load_writes_the_same_texts(name, tmp_path):
+    agent = textgym.make_agent(name, "CopyToken", seed=3, n_envs=8, device="cpu", **({} if name == "base" else {"kl_coef": 0.0}))
+    agent.learn(64)
+    agent.save(tmp_path / "agent")
+    loaded = textgym.load_agent(tmp_path / "agent")
+    assert loaded.n_tokens == agent.n_tokens
+    assert loaded.generate(PROMPTS, seed=5) == agent.generate(PROMPTS, seed=5)
+
+
+def test_generation_does_not_depend_on_the_batch():
+    agent = textgym.make_agent("base", "ReviewContinuation", n_envs=2, device="cpu")
+    prompts = ["The movie", "This camera is", "I", "A film of"]
+    assert agent.generate(prompts, seed=0, batch_size=4) == agent.generate(prompts, seed=0, batch_size=2)
+
+
+def test_unknown_setting_is_one_line():
+    with pytest.raises(textgym.InvalidArgumentError, match="did you mean 'learning_rate'"):
+        textgym.make_agent("ppo", "CopyToken", learning_rat=1e-3)
+    with pytest.raises(textgym.UnknownNameError, match="did you mean 'ppo'"):
+        textgym.make_agent("pp0", "CopyToken")

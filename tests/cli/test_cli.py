@@ -1,0 +1,70 @@
+"""The command line: help with an example everywhere, one line and exit code 2 on bad input."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from textgym.cli.main import cli
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "textgym.cli.main", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in sorted(cli.commands)]])
+def test_every_command_has_help_with_an_example(command):
+    result = CliRunner().invoke(cli, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Example: textgym" in result.output
+
+
+def test_list_names_everything_with_its_version():
+    result = run("list")
+    assert result.returncode == 0
+    for name in (
+        "human-rating",
+        "vader",
+        "length",
+        "repetition",
+        "log-prob",
+        "textgym/ReviewContinuation-v0",
+        "ppo",
+        "reinforce",
+        "reviews",
+    ):
+        assert name in result.stdout
+    assert "[textgym 0.1.0]" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "ReviewContinuatio", "--out", "OUT"], "unknown task 'ReviewContinuatio': did you mean"),
+        (["train", "ReviewContinuation", "--agent", "pop", "--out", "OUT"], "unknown agent 'pop'"),
+        (
+            ["train", "ReviewContinuation", "--reward", "humanrating", "--out", "OUT"],
+            "unknown reward 'humanrating': did you mean 'human-rating'",
+        ),
+        (["train", "ReviewContinuation", "--model", "revews", "--out", "OUT"], "unknown model 'revews': did you mean 'reviews'"),
+        (
+            ["train", "ReviewContinuation", "--max-new-tokens", "0", "--out", "OUT"],
+            "max_new_tokens must be an integer of at least 1, got 0",
+        ),
+        (["train", "ReviewContinuation", "--max-new-tokens", "500", "--out", "OUT"], "exceed the context of model 'reviews'"),
+        (["train", "ReviewContinuation"], "give TASK and --out DIR"),
+        (["train", "ReviewContinuation", "--out", "FILE/run"], "cannot write the run directory"),
+        (["train", "ReviewContinuation", "--set", "learning_rat=1", "--out", "OUT"], "did you mean 'learning_rate'"),
+        (["generate", "OUT", "--prompt", "x"], "holds no agent.json"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, said, tmp_path):
+    (tmp_path / "file").write_text("")
+    real = [a.replace("OUT", str(tmp_path / "out")).replace("FILE", str(tmp_path / "file")) for a in arguments]
+    result = run(*real)
+    assert result.returncode == 2, result.stderr
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert sorted(os.listdir(tmp_path)) == ["file"]

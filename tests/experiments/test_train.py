@@ -1,0 +1,84 @@
+"""Training runs: equal seeds give equal files, a killed run goes on exactly, a directory is protected."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from textgym.errors import RunDirectoryError, UnknownNameError
+from textgym.experiments.run_directory import RunDirectory
+from textgym.experiments.train import TrainConfig, resume, train
+
+SETTINGS = {
+    "ppo": {"n_envs": 4, "n_steps": 10, "batch_size": 20},
+    "a2c": {"n_envs": 4, "n_steps": 10},
+    "reinforce": {"n_envs": 4},
+}
+
+
+def config(agent, tokens=240):
+    settings = {"device": "cpu", "max_new_tokens": 8, **SETTINGS[agent]}
+    return TrainConfig("ReviewContinuation", agent, tokens, 0, settings, evaluations=2, validation_prompts=4, test_prompts=4, checkpoints=6)
+
+
+def outcome(path):
+    result = json.loads((path / "result.json").read_text())
+    result.pop("tokens_per_second")
+    return result, (path / "metrics.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", SETTINGS)
+def test_same_seed_same_files_and_kill_resume_equals_uninterrupted(agent, tmp_path):
+    train(config(agent), tmp_path / "whole")
+    script = (
+        "import os, sys, torch; torch.set_num_threads(1)\n"
+        "from tests.experiments.test_train import config\n"
+        "from textgym.experiments.train import train\n"
+        f"train(config({agent!r}), {str(tmp_path / 'killed')!r}, lambda done, total: os.kill(os.getpid(), 9) if done >= 150 else None)\n"
+    )
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    process = subprocess.run([sys.executable, "-c", script], cwd=root, check=False, capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert not (tmp_path / "killed" / "result.json").exists()
+    assert list((tmp_path / "killed" / "checkpoints").glob("0*")), "killed before the first checkpoint: the test shows nothing"
+    resume(tmp_path / "killed")
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    train(config(agent), tmp_path / "again")
+    assert outcome(tmp_path / "again") == outcome(tmp_path / "whole")
+
+
+def test_directory_in_use_and_already_used(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    with pytest.raises(RunDirectoryError, match="in use by another process"):
+        RunDirectory(tmp_path / "run")
+    directory.write_json("config.json", {})
+    directory.close()
+    with pytest.raises(RunDirectoryError, match="already holds a run"):
+        RunDirectory(tmp_path / "run")
+    with pytest.raises(RunDirectoryError, match="no run to resume"):
+        resume(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_unwritable_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="cannot write"):
+        RunDirectory(tmp_path / "file" / "run")
+
+
+def test_bad_name_leaves_nothing_behind(tmp_path):
+    with pytest.raises(UnknownNameError, match="unknown agent 'none'"):
+        train(TrainConfig("CopyToken", "none"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_finished_run_is_returned_at_once(tmp_path):
+    result = train(config("reinforce", 40), tmp_path / "run")
+    started = time.monotonic()
+    assert resume(tmp_path / "run")["rewards"] == result["rewards"]
+    assert time.monotonic() - started < 5

@@ -1,0 +1,66 @@
+"""`textgym compare`: agents × seeds at equal budgets, a table and a report."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from textgym.cli.options import agent_options, settings_from
+from textgym.cli.progress import progress_bar
+
+
+@click.command(
+    "compare", epilog="Example: textgym compare ReviewContinuation --agents ppo,a2c,reinforce --seeds 3 --tokens 20000 --out runs/y"
+)
+@click.argument("task")
+@click.option(
+    "--agents", default="ppo,a2c,reinforce", show_default=True, help='Registered agents, separated by commas; "base" is always added.'
+)
+@click.option("--seeds", default=3, show_default=True, help="Runs per agent.")
+@click.option("--tokens", default=20_000, show_default=True, help="Tokens each run generates in learning.")
+@click.option("--test-prompts", default=128, show_default=True, help="Held-out prompts of the final evaluation.")
+@click.option("--workers", type=int, help="Processes side by side; the number of cores by default.")
+@click.option("--out", required=True, help="Directory for runs, results.csv and report.html; an interrupted comparison goes on there.")
+@agent_options
+def compare_command(
+    task: str, agents: str, seeds: int, tokens: int, test_prompts: int, workers: int | None, out: str, **options: Any
+) -> None:
+    """Train several agents on TASK at equal token budgets and say who is better, and who cannot be told apart."""
+    from textgym.experiments.compare import CompareConfig, compare
+    from textgym.experiments.report import write_report
+
+    names = tuple(a.strip() for a in agents.split(",") if a.strip())
+    config = CompareConfig(task, names, seeds, tokens, settings_from(**options), test_prompts=test_prompts)
+    with progress_bar("comparing") as bar:
+        comparison = compare(config, out, workers, bar)
+    report = Path(out) / "report.html"
+    write_report(comparison, report)
+    click.echo(table(comparison))
+    for pair in comparison.pairs:
+        click.echo(f"{pair.first} - {pair.second}: {pair.difference}  {pair.verdict}")
+    click.echo(f"results: {out}/results.csv")
+    click.echo(f"report:  {report.resolve()}")
+
+
+def table(comparison: Any) -> str:
+    """Return the comparison as a text table."""
+    titles = ["agent", "reward (IQM, 95 %)", "gain over base", "gold gain", "KL", "ppl", "distinct-2", "tokens", "tokens/s"]
+    lines = [titles]
+    for row in comparison.rows:
+        f = row.figures
+        speed = f"{f['tokens_per_second']:.0f}" if "tokens_per_second" in f and row.agent != "base" else ""
+        gains = ["", ""] if row.agent == "base" else [str(row.gain), str(row.gold_gain) if row.gold_gain else ""]
+        lines.append(
+            [
+                row.agent,
+                str(row.reward),
+                *gains,
+                f"{f['kl']:.2f}",
+                f"{f['perplexity']:.0f}",
+                f"{f['distinct_2']:.2f}",
+                f"{f['length']:.1f}",
+                speed,
+            ]
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

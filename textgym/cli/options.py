@@ -1,0 +1,56 @@
+"""Options that several commands share, and how their texts become values."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from textgym.errors import InvalidArgumentError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def agent_options(function: F) -> F:
+    """Add the options that become settings of an agent."""
+    for option in (
+        click.option("--reward", help='Reward: a name, or weights like \'{"human-rating": 1, "repetition": -0.5}\'.'),
+        click.option("--model", help="Language model: a name, a directory, a .gguf file or a hub id."),
+        click.option("--max-new-tokens", type=int, help="Token budget of a text."),
+        click.option("--n-envs", type=int, help="Episodes run side by side."),
+        click.option("--device", help='"auto", "cpu", "cuda", ...'),
+        click.option("--dtype", help='Of the weights: "float32", "bfloat16".'),
+        click.option(
+            "--set", "extra", multiple=True, metavar="NAME=VALUE", help="Any other setting of the agent, e.g. learning_rate=1e-4."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def settings_from(extra: tuple[str, ...], **named: Any) -> dict[str, Any]:
+    """Return the settings that were given; `extra` are texts NAME=VALUE, the value read as JSON where it is JSON."""
+    settings = {name: value for name, value in named.items() if value is not None}
+    if "reward" in settings and settings["reward"].lstrip().startswith("{"):
+        try:
+            settings["reward"] = json.loads(settings["reward"])
+        except json.JSONDecodeError as error:
+            raise InvalidArgumentError(f"--reward {settings['reward']!r} is not JSON: {error}") from None
+    for text in extra:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidArgumentError(f"--set wants NAME=VALUE, got {text!r}")
+        try:
+            settings[name.replace("-", "_")] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name.replace("-", "_")] = value
+    return settings
+
+
+def set_threads(threads: int) -> None:
+    """Keep torch to a number of threads: small models are fastest with one."""
+    import torch
+
+    if threads < 1:
+        raise InvalidArgumentError(f"--threads must be at least 1, got {threads}")
+    torch.set_num_threads(threads)

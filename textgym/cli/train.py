@@ -1,0 +1,44 @@
+"""`textgym train`: one agent, one task, one run directory."""
+
+from typing import Any
+
+import click
+
+from textgym.cli.options import agent_options, set_threads, settings_from
+from textgym.cli.progress import progress_bar
+from textgym.errors import InvalidArgumentError
+
+
+@click.command("train", epilog="Example: textgym train ReviewContinuation --agent ppo --reward human-rating --tokens 20000 --out runs/x")
+@click.argument("task", required=False)
+@click.option("--agent", default="ppo", show_default=True, help="Registered agent.")
+@click.option("--tokens", default=20_000, show_default=True, help="Tokens to generate in learning.")
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option("--out", help="Run directory to make.")
+@click.option("--resume", "resumed", metavar="DIR", help="Go on with the interrupted run in DIR.")
+@click.option("--threads", default=1, show_default=True, help="CPU threads.")
+@agent_options
+def train_command(
+    task: str | None, agent: str, tokens: int, seed: int, out: str | None, resumed: str | None, threads: int, **options: Any
+) -> None:
+    """Train an agent on TASK, with metrics, checkpoints and a final evaluation on held-out prompts.
+
+    An interrupted run goes on exactly where it was with --resume.
+    """
+    if (resumed is None) == (task is None or out is None):
+        raise InvalidArgumentError("give TASK and --out DIR to start a run, or --resume DIR alone to go on with one")
+    set_threads(threads)
+    from textgym.experiments.train import TrainConfig, resume, train
+
+    with progress_bar("training") as bar:
+        if resumed is not None:
+            result = resume(resumed, lambda done, total: bar(done, total, ""))
+        else:
+            config = TrainConfig(str(task), agent, tokens, seed, settings_from(**options))
+            result = train(config, str(out), lambda done, total: bar(done, total, ""))
+    first, last = result["curve"][0], result["curve"][-1]
+    click.echo(f"validation: reward {first['reward']:.3f} -> {last['reward']:.3f}, gold {first['gold']:.3f} -> {last['gold']:.3f}")
+    click.echo(f"held-out test prompts: reward {result['reward']:.3f}, gold {result['gold']:.3f}, KL {result['kl']:.3f} nats/token")
+    for prompt, continuation in result["texts"][:5]:
+        click.echo("  " + click.style(prompt, dim=True) + continuation)
+    click.echo(f"agent: {resumed or out}/agent")
