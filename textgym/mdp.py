@@ -119,8 +119,8 @@ class TokenMDP:
         """Begin a new episode in each of `rows`, with the given prompts or with ones drawn by each row's own generator."""
         chosen = [int(self._rngs[row].integers(self.n_prompts)) for row in rows] if prompt_indices is None else prompt_indices
         for row, index in zip(rows, chosen, strict=True):
-            if not 0 <= index < self.n_prompts:
-                raise InvalidArgumentError(f"prompt_index {index} is outside 0..{self.n_prompts - 1} of split {self.split!r}")
+            if not isinstance(index, (int, np.integer)) or not 0 <= index < self.n_prompts:
+                raise InvalidArgumentError(f"prompt_index {index!r} is not one of 0..{self.n_prompts - 1} of split {self.split!r}")
             ids = self.prompt_set.ids[index]
             self._ids[row] = self.vocabulary.pad_id
             self._ids[row, : len(ids)] = ids
@@ -212,9 +212,12 @@ class TokenMDP:
 
     def _says_stop(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which rows' continuations now hold a stop string, looking only at the tail that the newest token can complete."""
-        window = max(map(len, self.task.stop)) + 8  # every token adds a character, but for those that end inside one (8 bytes at most)
-        tails = [self._ids[r, max(self._prompt_length[r], self._length[r] - window) : self._length[r]].tolist() for r in rows]
-        return np.array([any(stop in text for stop in self.task.stop) for text in self.vocabulary.decode(tails)], np.bool_)
+        window = max(len(stop.encode()) for stop in self.task.stop) + 8  # every token adds a byte; and the rest of a character before
+        starts = [max(self._prompt_length[r], self._length[r] - window) for r in rows]
+        tails = [self._ids[r, start : self._length[r]].tolist() for r, start in zip(rows, starts, strict=True)]
+        before = [self._ids[r, start - 1 : start].tolist() for r, start in zip(rows, starts, strict=True)]  # keeps a leading space
+        texts = self.vocabulary.decode_continuations(before, tails)
+        return np.array([any(stop in text for stop in self.task.stop) for text in texts], np.bool_)
 
     def _cut_at_stop(self, text: str) -> str:
         ends = [text.find(stop) for stop in self.task.stop if stop in text]

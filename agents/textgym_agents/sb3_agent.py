@@ -1,5 +1,6 @@
 """SB3Agent: the thin face that gives an unmodified stable-baselines3 algorithm the interface of all agents."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,16 +36,19 @@ class SB3Agent(Agent):
         settings: Mapping[str, Any],
     ) -> None:
         super().__init__(task, **settings)
-        self.algorithm = algorithm(
-            CausalLMPolicy,  # type: ignore[arg-type]  # a BasePolicy, which is all that the algorithms use
-            self.env,
-            policy_kwargs=dict(self.policy_settings),
-            rollout_buffer_class=EpisodeRolloutBuffer,
-            rollout_buffer_kwargs={"kl_coef": kl_coef, "kl_target": kl_target, "reference_model": self.reference_model},
-            seed=self.seed,
-            device=self.device,
-            **hyperparameters,
-        )
+        with warnings.catch_warnings():
+            # about a last small minibatch, which EpisodeRolloutBuffer does not have: it deals whole segments out evenly
+            warnings.filterwarnings("ignore", "You have specified a mini-batch size")
+            self.algorithm = algorithm(
+                CausalLMPolicy,  # type: ignore[arg-type]  # a BasePolicy, which is all that the algorithms use
+                self.env,
+                policy_kwargs=dict(self.policy_settings),
+                rollout_buffer_class=EpisodeRolloutBuffer,
+                rollout_buffer_kwargs={"kl_coef": kl_coef, "kl_target": kl_target, "reference_model": self.reference_model},
+                seed=self.seed,
+                device=self.device,
+                **hyperparameters,
+            )
         self.policy: CausalLMPolicy = self.algorithm.policy  # type: ignore[assignment]
         self._pending: dict[str, float] = {}
 

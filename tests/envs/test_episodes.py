@@ -219,7 +219,11 @@ def test_a_restored_state_goes_on_identically(reward: str) -> None:
     second.reset()
     for actions in plan[:7]:
         first.step(actions)
+    first.step(np.array([EOS, EOS, EOS]))
+    first.step(np.array([EOS, 4, 4]))
+    first.step(np.array([3, EOS, 5]))  # now 1, 0 and 2 tokens into an episode
     state = json.loads(json.dumps(first.mdp.state()))  # type: ignore[attr-defined]
+    assert np.subtract(state["length"], state["prompt_length"]).tolist() == [1, 0, 2]
     second.mdp.load_state(state)  # type: ignore[attr-defined]
     assert second.mdp.state() == state  # type: ignore[attr-defined]
     for actions in plan[7:]:
@@ -238,21 +242,22 @@ class _Growing:
     """Pays the n-th token of an episode n."""
 
     name = "growing"
+    age: Any
 
     def score(self, episodes: Any) -> list[float]:
         return [0.0 for _ in episodes]
 
     def token_scorer(self, n_rows: int, vocabulary: Any) -> "_Growing":
         scorer = _Growing()
-        scorer.age = np.zeros(n_rows)  # type: ignore[attr-defined]
+        scorer.age = np.zeros(n_rows)
         return scorer
 
     def start(self, rows: Any, prompts: Any) -> None:
-        self.age[list(rows)] = 0  # type: ignore[attr-defined]
+        self.age[list(rows)] = 0
 
     def step(self, rows: Any, token_ids: Any) -> Any:
-        self.age[list(rows)] += 1  # type: ignore[attr-defined]
-        return self.age[list(rows)]  # type: ignore[attr-defined]
+        self.age[list(rows)] += 1
+        return self.age[list(rows)]
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------------------
@@ -345,10 +350,10 @@ def test_a_step_before_and_after_an_episode_is_one_line() -> None:
         vector.step(np.array([4, 4]))
 
 
-def test_a_failed_step_of_the_reward_leaves_no_half_episode() -> None:
+def test_a_prompt_that_does_not_exist_changes_nothing() -> None:
     mdp = build_mdp("CopyToken-v0", 2)
     mdp.reset([0, 1], [0, 9])
-    with pytest.raises(textgym.InvalidArgumentError, match="outside"):
+    with pytest.raises(textgym.InvalidArgumentError, match="prompt_index 64"):
         mdp.reset([0], [64])
     assert [mdp.row_text(row)[0] for row in (0, 1)] == ["a a", "b b"]
 

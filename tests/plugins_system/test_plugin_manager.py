@@ -138,7 +138,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all_known_ones() -> No
         textgym.UnknownNameError, match=r"unknown reward 'loudnes': did you mean 'loudness'\? known rewards: brevity, loudness$"
     ):
         manager.find("reward", "loudnes")
-    with pytest.raises(textgym.UnknownNameError, match="unknown agent 'loudness': known agents: none$"):
+    with pytest.raises(textgym.UnknownNameError, match=r"unknown agent 'loudness': known agents: none$"):
         manager.make("agent", "loudness", {})
 
 
@@ -245,7 +245,7 @@ def test_an_option_that_a_factory_does_not_take_is_an_error_that_lists_those_it_
     with pytest.raises(textgym.InvalidArgumentError, match=r"reward 'loud' has no option 'scal': did you mean 'scale'\? options: scale$"):
         manager.make("reward", "loud", {"scal": 1.0})
     manager.register(reward_plugin("Second", "plain", lambda: Loud()))
-    with pytest.raises(textgym.InvalidArgumentError, match="reward 'plain' has no option 'x': options: none$"):
+    with pytest.raises(textgym.InvalidArgumentError, match=r"reward 'plain' has no option 'x': options: none$"):
         manager.make("reward", "plain", {"x": 1})
     manager.register(reward_plugin("Third", "open", lambda **options: options))
     assert manager.make("reward", "open", {"anything": 1}) == {"anything": 1}

@@ -73,7 +73,7 @@ class TextEnv(gym.Env[Observation, np.int64]):
             self.mdp.seed(0, self.np_random)
             self._seeded = True
         chosen = (options or {}).get("prompt_index")
-        self.mdp.reset([0], None if chosen is None else [int(chosen)])
+        self.mdp.reset([0], None if chosen is None else [chosen])
         self._show()
         return self._observation(), {}
 

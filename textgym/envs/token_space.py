@@ -1,9 +1,11 @@
 """TokenSpace: the discrete action space of token ids, with the ids that may be chosen and the rule by which a policy chooses."""
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 
@@ -36,3 +38,22 @@ class TokenSpace(spaces.Discrete):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TokenSpace) and bool(np.array_equal(self.allowed_mask, other.allowed_mask))
+
+
+class TokenBatchSpace(spaces.MultiDiscrete):
+    """n times a `TokenSpace`, the action space of the vector environment; its samples are always allowed tokens too."""
+
+    def __init__(self, single: TokenSpace, n: int) -> None:
+        super().__init__(np.full(n, single.n), dtype=np.int64, seed=deepcopy(single.np_random))
+        self.allowed_mask = single.allowed_mask
+
+    def sample(self, mask: Any = None, probability: Any = None) -> NDArray[np.int64]:
+        """Draw a token per row, uniformly from the allowed ones, or as Gymnasium's `mask` or `probability` say."""
+        if mask is not None or probability is not None:
+            return super().sample(mask=mask, probability=probability)
+        return self.np_random.choice(np.flatnonzero(self.allowed_mask), self.shape)
+
+
+@batch_space.register(TokenSpace)
+def _batch_token_space(space: TokenSpace, n: int = 1) -> TokenBatchSpace:
+    return TokenBatchSpace(space, n)

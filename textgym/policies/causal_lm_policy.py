@@ -75,6 +75,7 @@ class CausalLMPolicy(BasePolicy):
         }
         self.detach_value = detach_value
         self.lm = load_language_model(model, dtype, attention=attention)
+        self.vocabulary = load_vocabulary(model)  # kept: a checkpoint's folder may be gone when this policy is saved again
         if not isinstance(action_space, spaces.Discrete) or self.lm.vocabulary_size != action_space.n:
             raise InvalidArgumentError(
                 f"model {os.fspath(model)!r} has {self.lm.vocabulary_size} tokens but the environment's action space is {action_space}: "
@@ -166,7 +167,7 @@ class CausalLMPolicy(BasePolicy):
 
         with replaced_folder(folder) as aside:
             self.lm.save_pretrained(aside)
-            load_vocabulary(self.settings["model"]).tokenizer.save_pretrained(aside)
+            self.vocabulary.tokenizer.save_pretrained(aside)
             save_file({k: v.contiguous().cpu() for k, v in self.value_head.state_dict().items()}, aside / VALUE_HEAD_FILE)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
