@@ -19,7 +19,7 @@ from textgym.files import replaced_folder
 from textgym.lm.source import has_weights
 from textgym.mdp import TokenMDP
 from textgym.plugin_manager import installed_plugins
-from textgym.policies.causal_lm_policy import CausalLMPolicy
+from textgym.policies.causal_lm_policy import CausalLMPolicy, no_learning
 from textgym.policies.generation import generate
 from textgym.policies.training_state import load_training_state, save_training_state
 from textgym.rewards.reward import make_reward
@@ -99,7 +99,7 @@ class Agent(ABC):
 
     def make_policy(self) -> CausalLMPolicy:
         """Return a fresh policy on the agent's device, with an optimizer of learning rate 0 (for agents that build their own)."""
-        return CausalLMPolicy(self.env.observation_space, self.env.action_space, lambda _: 0.0, **self.policy_settings).to(self.device)
+        return CausalLMPolicy(self.env.observation_space, self.env.action_space, no_learning, **self.policy_settings).to(self.device)
 
     def generate(
         self, prompts: Sequence[str], max_new_tokens: int | None = None, seed: int | None = None, batch_size: int = 64

@@ -20,7 +20,7 @@ class RowCache(Cache):  # transformers' Cache is untyped
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._rows: Tensor | None = None
-        self._columns: Tensor = torch.empty(0)
+        self._columns: Tensor | None = None
         self._width = 0
 
     def write_to(self, rows: Tensor | None, columns: Tensor, width: int) -> None:
@@ -45,6 +45,8 @@ class RowCache(Cache):  # transformers' Cache is untyped
             keys[self._rows, :q] = key_states.transpose(1, 2)
             values[self._rows, :q] = value_states.transpose(1, 2)
             return key_states, value_states
+        if self._columns is None:
+            raise RuntimeError("write_to must be called before the forward pass")
         every = torch.arange(self.n_rows, device=keys.device)
         keys[every, self._columns[:, 0]] = key_states[:, :, 0]
         values[every, self._columns[:, 0]] = value_states[:, :, 0]

@@ -23,6 +23,11 @@ from textgym.tokenization import load_vocabulary
 VALUE_HEAD_FILE = "value_head.safetensors"
 
 
+def no_learning(_: float) -> float:
+    """Return the learning rate 0: the schedule of a policy whose optimizer somebody else sets up."""
+    return 0.0
+
+
 class CausalLMPolicy(BasePolicy):
     """Policy and value function on one causal language model, for unmodified PPO, A2C and TRPO.
 
@@ -174,7 +179,7 @@ class CausalLMPolicy(BasePolicy):
         return {
             "observation_space": self.observation_space,
             "action_space": self.action_space,
-            "lr_schedule": lambda _: 0.0,  # only needed to build an optimizer, which loading replaces
+            "lr_schedule": no_learning,
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
             **self.settings,
