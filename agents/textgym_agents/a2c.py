@@ -16,7 +16,7 @@ def a2c(
     vf_coef: float = 0.1,
     max_grad_norm: float = 1.0,
     normalize_advantage: bool = True,
-    kl_coef: float = 0.05,
+    kl_coef: float = 0.1,
     kl_target: float | None = None,
     **settings: Any,
 ) -> Any:

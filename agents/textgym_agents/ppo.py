@@ -18,7 +18,7 @@ def ppo(
     ent_coef: float = 0.0,
     vf_coef: float = 0.1,
     max_grad_norm: float = 1.0,
-    kl_coef: float = 0.05,
+    kl_coef: float = 0.1,
     kl_target: float | None = None,
     **settings: Any,
 ) -> Any:

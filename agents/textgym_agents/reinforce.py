@@ -17,7 +17,7 @@ def reinforce(
     vf_coef: float = 0.1,
     max_grad_norm: float = 1.0,
     normalize_advantage: bool = True,
-    kl_coef: float = 0.05,
+    kl_coef: float = 0.1,
     **settings: Any,
 ) -> Any:
     """REINFORCE (Williams 1992) on whole texts, θ ← θ + α Σ_t (G_t − b) ∇ log π(a_t | s_t).

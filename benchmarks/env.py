@@ -1,0 +1,54 @@
+"""Token-steps per second of the vector environments without a model, the reward excluded.
+
+Usage: python benchmarks/env.py [--rows 64] [--steps 3000]
+"""
+
+import argparse
+import time
+
+import gymnasium as gym
+import numpy as np
+
+import textgym  # noqa: F401  # registers the environments
+from textgym.sb3 import make_vec_env
+
+
+def constant(episodes):
+    """Reward that costs nothing."""
+    return [0.0] * len(episodes)
+
+
+def measure(env, step, rows, steps, rng):
+    """Return token-steps per second over `steps` steps with allowed tokens drawn beforehand."""
+    allowed = np.flatnonzero(env.action_masks()[0])
+    actions = rng.choice(allowed, size=(steps, rows))
+    start = time.perf_counter()
+    for row in actions:
+        step(row)
+    return rows * steps / (time.perf_counter() - start)
+
+
+def main():
+    """Print both faces, five rounds each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    vector = gym.make_vec("textgym/ReviewContinuation-v0", num_envs=options.rows, reward=constant)
+    sb3 = make_vec_env("textgym/ReviewContinuation-v0", n_envs=options.rows, reward=constant, seed=0, monitor=False)
+    vector.reset(seed=0)
+    sb3.reset()
+    faces = {"gym.make_vec": (vector.unwrapped, vector.step), "make_vec_env (stable-baselines3)": (sb3, sb3.step)}
+    found = {name: [] for name in faces}
+    for _ in range(options.rounds):
+        for name, (env, step) in faces.items():
+            found[name].append(measure(env, step, options.rows, options.steps, rng))
+    print(f"| face, {options.rows} rows | token-steps/s, median [min, max] of {options.rounds} |\n|---|---|")
+    for name, speeds in found.items():
+        print(f"| {name} | {np.median(speeds):,.0f} [{min(speeds):,.0f}, {max(speeds):,.0f}] |")
+
+
+if __name__ == "__main__":
+    main()
