@@ -55,7 +55,7 @@ def table(comparison: Any) -> str:
                 row.agent,
                 str(row.reward),
                 *gains,
-                f"{f['kl']:.2f}",
+                f"{f['kl']:.2f}".replace("-0.00", "0.00"),
                 f"{f['perplexity']:.0f}",
                 f"{f['distinct_2']:.2f}",
                 f"{f['length']:.1f}",

@@ -18,7 +18,7 @@ STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem}table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{padding:.35rem .6rem;border-bottom:1px solid #ddd;text-align:right;vertical-align:top}th:first-child,td:first-child{text-align:left}
-.texts td{text-align:left;width:25%}.prompt{color:#777}.score{display:block;color:#777;font-size:.8rem}img{max-width:100%}
+.texts td,.texts th{text-align:left;width:25%}.prompt{color:#777}.score{display:block;color:#777;font-size:.8rem}img{max-width:100%}
 .wide{overflow-x:auto}.note{color:#555;font-size:.9rem}li{margin:.2rem 0}
 """
 
@@ -89,7 +89,7 @@ def _table(comparison: Comparison, gold: bool) -> str:
         if gold:
             cells += [_shown(row.gold), "" if control else _shown(row.gold_gain)]
         cells += [
-            f"{f['kl']:.2f}",
+            f"{f['kl']:.2f}".replace("-0.00", "0.00"),
             f"{f['perplexity']:.0f}",
             f"{f['distinct_1']:.2f}",
             f"{f['distinct_2']:.2f}",
