@@ -1,6 +1,7 @@
 """End-to-end tokens/s and peak memory of PPO: textgym, a raw torch loop, a naive stable-baselines3 policy, and TRL's GRPO.
 
-Usage: python benchmarks/throughput.py [--quick] [--rounds 3] [--model FOLDER]
+Usage: python benchmarks/throughput.py [--quick] [--rounds 3] [--sizes small,medium]
+       python benchmarks/throughput.py --model FILE.gguf     (a real model: one epoch, horizon 24, textgym and raw)
 
 All do the same work in one run: the same model, 16 rows, prompts of 8 tokens, texts of exactly `horizon` tokens, 4 epochs, minibatches of about
 192 tokens (whole texts; at least one). Every measurement is a fresh process with one thread, so that peak memory is its own; rounds are
@@ -40,8 +41,11 @@ def make_model(folder, layers, width, vocabulary):
     GPT2LMHeadModel(config).save_pretrained(folder)
 
 
-def prompts(vocabulary_size):
-    """Return 64 prompts of 8 tokens."""
+def prompts(folder):
+    """Return 64 prompts of equal length, 8 tokens for the models made here."""
+    vocabulary_size = vocabulary_of(folder)
+    if vocabulary_size > 5000:
+        return ["The movie was very good, and"] * 64
     return [" ".join(f"w{(i * 31 + j * 7) % min(1000, vocabulary_size - 2)}" for j in range(PROMPT)) for i in range(64)]
 
 
@@ -49,11 +53,11 @@ def build_task(folder, horizon):
     """Return the task: random prompts, a constant reward."""
     import textgym
 
-    texts = prompts(SIZES_BY_FOLDER(folder))
+    texts = prompts(folder)
     return textgym.Task("Bench-v0", {"train": texts}, folder, horizon, lambda episodes: [float(len(e.continuation) % 7) for e in episodes])
 
 
-def SIZES_BY_FOLDER(folder):  # noqa: N802
+def vocabulary_of(folder):
     """Return the vocabulary size of a model folder."""
     return json.loads((Path(folder) / "config.json").read_text())["vocab_size"]
 
@@ -63,12 +67,12 @@ def forbid_eos(vec):
     import numpy as np
 
     mask = vec.action_space.allowed_mask.copy()
-    mask[1] = False
+    mask[list(vec.unwrapped.mdp.vocabulary.eos_ids)] = False
     vec.action_space.allowed_mask = np.asarray(mask)
     return vec
 
 
-def run_sb3(folder, horizon, iterations, naive):
+def run_sb3(folder, horizon, iterations, naive, epochs):
     """Return a function that runs one PPO iteration of stable-baselines3, with our policy and buffer or naively."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.buffers import DictRolloutBuffer
@@ -87,7 +91,7 @@ def run_sb3(folder, horizon, iterations, naive):
         vec,
         n_steps=horizon,
         batch_size=max(BATCH, horizon),
-        n_epochs=EPOCHS,
+        n_epochs=epochs,
         gamma=1.0,
         policy_kwargs={"model": folder},
         rollout_buffer_class=DictRolloutBuffer if naive else EpisodeRolloutBuffer,
@@ -97,22 +101,23 @@ def run_sb3(folder, horizon, iterations, naive):
     return lambda: model.learn(ROWS * horizon * iterations, reset_num_timesteps=False)
 
 
-def run_raw(folder, horizon, iterations):
+def run_raw(folder, horizon, iterations, epochs):
     """Return a function that runs PPO iterations written by hand: cached sampling, GAE, clipped loss on whole texts."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    head = torch.nn.Linear(model.config.n_embd, 1)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    head = torch.nn.Linear(model.config.hidden_size, 1)
     parameters = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=3e-4)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = torch.tensor(tokenizer(prompts(model.config.vocab_size))["input_ids"])
+    ids = torch.tensor(tokenizer(prompts(folder))["input_ids"])
+    start_length = ids.shape[1]
     rows_per_batch = max(1, round(BATCH / horizon))
 
     def masked(logits):
         logits = logits.clone() if not logits.requires_grad else logits
-        return logits.index_fill(-1, torch.tensor([0, 1]), -1e9)
+        return logits.index_fill(-1, torch.tensor([tokenizer.pad_token_id, tokenizer.eos_token_id]), -1e9)
 
     @torch.no_grad()
     def rollout():
@@ -120,7 +125,7 @@ def run_raw(folder, horizon, iterations):
         tokens = ids[torch.randint(len(ids), (ROWS,))]
         cache, new, values, log_probs = DynamicCache(config=model.config), tokens, [], []
         for _ in range(horizon):
-            hidden = model.transformer(input_ids=new, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
+            hidden = model.base_model(input_ids=new, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
             scores = masked(model.lm_head(hidden)).log_softmax(-1)
             new = torch.multinomial(scores.exp(), 1)
             values.append(head(hidden).squeeze(-1))
@@ -131,7 +136,7 @@ def run_raw(folder, horizon, iterations):
     def iteration():
         tokens, values, old = rollout()
         rewards = torch.zeros_like(values)
-        rewards[:, -1] = (tokens[:, PROMPT:].sum(1) % 7).float()
+        rewards[:, -1] = (tokens[:, start_length:].sum(1) % 7).float()
         advantages, last = torch.zeros_like(values), torch.zeros(ROWS)
         for t in reversed(range(horizon)):
             following = values[:, t + 1] if t + 1 < horizon else torch.zeros(ROWS)
@@ -139,11 +144,11 @@ def run_raw(folder, horizon, iterations):
             advantages[:, t] = last
         returns = advantages + values
         model.train()
-        for _ in range(EPOCHS):
+        for _ in range(epochs):
             for part in torch.randperm(ROWS).split(rows_per_batch):
-                hidden = model.transformer(input_ids=tokens[part, :-1], use_cache=False).last_hidden_state[:, PROMPT - 1 :]
+                hidden = model.base_model(input_ids=tokens[part, :-1], use_cache=False).last_hidden_state[:, start_length - 1 :]
                 scores = masked(model.lm_head(hidden)).log_softmax(-1)
-                log_prob = scores.gather(-1, tokens[part, PROMPT:, None]).squeeze(-1)
+                log_prob = scores.gather(-1, tokens[part, start_length:, None]).squeeze(-1)
                 entropy = -(scores.exp() * scores).sum(-1).mean()
                 advantage = advantages[part]
                 advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
@@ -179,13 +184,13 @@ def run_trl(folder, horizon, iterations):
         report_to=[], use_cpu=True, save_strategy="no", logging_strategy="no", disable_tqdm=True, bf16=False, gradient_checkpointing=False,
         generation_kwargs={"min_new_tokens": horizon}, dataloader_num_workers=0,
     )  # fmt: skip
-    data = Dataset.from_dict({"prompt": prompts(SIZES_BY_FOLDER(folder)) * 50})
+    data = Dataset.from_dict({"prompt": prompts(folder) * 50})
     trainer = GRPOTrainer(folder, lambda completions, **_: [float(len(c) % 7) for c in completions], config, data, callbacks=[Clock()])
     trainer.train()
     return times[-1] - times[per_epoch * EPOCHS - 1]
 
 
-def child(variant, folder, horizon, iterations):
+def child(variant, folder, horizon, iterations, epochs=EPOCHS):
     """Measure one variant in this process and print the figures."""
     import logging
     import warnings
@@ -199,9 +204,9 @@ def child(variant, folder, horizon, iterations):
         seconds = run_trl(folder, horizon, iterations)
     else:
         makers = {
-            "textgym": lambda n: run_sb3(folder, horizon, n, False),
-            "naive": lambda n: run_sb3(folder, horizon, n, True),
-            "raw": lambda n: run_raw(folder, horizon, n),
+            "textgym": lambda n: run_sb3(folder, horizon, n, False, epochs),
+            "naive": lambda n: run_sb3(folder, horizon, n, True, epochs),
+            "raw": lambda n: run_raw(folder, horizon, n, epochs),
         }
         go = makers[variant](1)
         if variant != "naive":
@@ -214,7 +219,7 @@ def child(variant, folder, horizon, iterations):
     print(json.dumps({"tokens_per_second": ROWS * horizon * iterations / seconds, "peak_mib": peak}))
 
 
-def measure(variant, folder, horizon, iterations):
+def measure(variant, folder, horizon, iterations, epochs=EPOCHS):
     """Run one variant in a fresh process; return its figures."""
     environment = {
         **os.environ,
@@ -223,7 +228,7 @@ def measure(variant, folder, horizon, iterations):
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    command = [sys.executable, __file__, "--child", variant, folder, str(horizon), str(iterations)]
+    command = [sys.executable, __file__, "--child", variant, folder, str(horizon), str(iterations), str(epochs)]
     process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if process.returncode:
         raise SystemExit(f"{variant} failed:\n{process.stderr[-3000:]}")
@@ -236,12 +241,25 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one round, small model, horizon 16 and 48")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--naive", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--model", help="directory or .gguf file of a real model")
     parser.add_argument("--sizes", default="small,medium")
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        variant, folder, horizon, iterations = options.child
-        child(variant, folder, int(horizon), int(iterations))
+        variant, folder, *numbers = options.child
+        child(variant, folder, *map(int, numbers))
+        return
+    if options.model:
+        from textgym.lm.source import resolve_model
+
+        folder = resolve_model(options.model)
+        found = {variant: [] for variant in ("textgym", "raw")}
+        for _ in range(options.rounds):
+            for variant, results in found.items():
+                results.append(measure(variant, folder, 24, 1, epochs=1))
+        for variant, results in found.items():
+            speeds = [r["tokens_per_second"] for r in results]
+            print(f"{variant}: {median(speeds):.1f} tokens/s [{min(speeds):.1f}, {max(speeds):.1f}], {results[0]['peak_mib']:,.0f} MiB")
         return
     horizons = (16, 48) if options.quick else (16, 48, 96)
     rounds = 1 if options.quick else options.rounds
