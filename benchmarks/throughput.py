@@ -109,7 +109,7 @@ def run_raw(folder, horizon, iterations, epochs):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     head = torch.nn.Linear(model.config.hidden_size, 1)
     parameters = [*model.parameters(), *head.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=3e-4)
+    optimizer = torch.optim.Adam(parameters, lr=3e-4, fused=True)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = torch.tensor(tokenizer(prompts(folder))["input_ids"])
     start_length = ids.shape[1]

@@ -25,12 +25,14 @@ class PrefixCache:
     asks, in which order, and when episodes end: evaluation calls may interleave with a rollout (continuous batching).
 
     Args:
-        language_model: The model. Its weights are watched: any change of them empties the cache.
+        language_model: The model. Its weights are watched: a change that moves their version counters empties the cache. Fused optimizers move
+            none; whoever steps one calls `clear` (the policy does for its own).
         n_slots: Number of batches kept apart (a rollout and an evaluation).
     """
 
     def __init__(self, language_model: LanguageModel, n_slots: int = 2) -> None:
         self._lm, self._n_slots = language_model, n_slots
+        self._weights = list(language_model.parameters())  # listing them anew costs more than a step of a small model should
         self._slots: list[_Slot] = []
         self._version = -1
 
@@ -41,7 +43,7 @@ class PrefixCache:
     @torch.no_grad()
     def last_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the hidden state at the end of each right-padded prefix (n, L): (n, hidden)."""
-        version = sum(p._version for p in self._lm.parameters())
+        version = sum(p._version for p in self._weights)
         if version != self._version:
             self.clear()
             self._version = version

@@ -69,7 +69,10 @@ class CausalLMPolicy(BasePolicy):
     ) -> None:
         if use_sde:
             raise InvalidArgumentError("use_sde is for continuous actions; tokens are discrete")
-        super().__init__(observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs or {})
+        optimizer_kwargs = dict(optimizer_kwargs or {})
+        if optimizer_class in (torch.optim.Adam, torch.optim.AdamW):
+            optimizer_kwargs.setdefault("fused", True)  # one pass over each weight instead of ten
+        super().__init__(observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs)
         self.settings: dict[str, Any] = {
             "model": os.fspath(model),
             "temperature": temperature,
@@ -103,6 +106,7 @@ class CausalLMPolicy(BasePolicy):
             self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
         self.cache = PrefixCache(self.lm)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        self.optimizer.register_step_post_hook(self._weights_moved)  # fused optimizers do not tell the tensors' version counters
 
     # --- what stable-baselines3 calls in a rollout ------------------------------------------------------------------------------
 
@@ -184,6 +188,9 @@ class CausalLMPolicy(BasePolicy):
             "optimizer_kwargs": self.optimizer_kwargs,
             **self.settings,
         }
+
+    def _weights_moved(self, *_: Any) -> None:
+        self.cache.clear()
 
     # --- the one hidden-state function and the one distribution -------------------------------------------------------------------
 
