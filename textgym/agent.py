@@ -44,7 +44,8 @@ class Agent(ABC):
         max_new_tokens: Token budget of a text; the task's own by default.
         temperature, top_k: Sampling rule of the policy.
         split: Split of the prompts it learns from.
-        reference_model: The frozen model of the KL penalty; the model the agent starts from by default, none if that has no weights yet.
+        reference_model: The frozen model of the KL penalty; the model the agent starts from by default; none if that has no
+            weights yet, or for "".
 
     Attributes:
         name: Registered name.
@@ -75,9 +76,8 @@ class Agent(ABC):
     ) -> None:
         self.task = make_task(task) if isinstance(task, str) else task
         self.model = os.fspath(model) if model is not None else self.task.model
-        self.reference_model = (
-            os.fspath(reference_model) if reference_model is not None else self.model if has_weights(self.model) else None
-        )
+        start = self.model if reference_model is None else os.fspath(reference_model)
+        self.reference_model = start if start and has_weights(start) else None
         self.seed = seed
         self.device = get_device(device)
         self.policy_settings: dict[str, Any] = {"model": self.model, "temperature": temperature, "top_k": top_k, "dtype": dtype}
@@ -196,20 +196,15 @@ def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **chang
     target: str | Task | None = task or task_name
     if target is None:
         raise InvalidArgumentError(f"the agent in {os.fspath(folder)!r} was made on a Task object: pass it again as task=")
-    start = settings.pop("model", None)
-    agent = make_agent(description["agent"], target, model=path, **{"reference_model": start or _start_model(target), **settings})
+    start = settings.pop("model", None) or (make_task(target) if isinstance(target, str) else target).model
+    reference = start if has_weights(start) else ""  # what the agent started from, not what it has become
+    agent = make_agent(description["agent"], target, model=path, **{"reference_model": reference, **settings})
     agent.n_tokens = int(description["n_tokens"])
     agent.settings = {**description["settings"], **changes}
     state = load_training_state(path, agent.policy)
     if state is not None:
         agent.load_state(state)
     return agent
-
-
-def _start_model(task: str | Task) -> str | None:
-    """Return the model that an agent made without model= started from, if it can serve as a reference."""
-    model = (make_task(task) if isinstance(task, str) else task).model
-    return model if has_weights(model) else None
 
 
 def _check_settings(name: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:

@@ -43,6 +43,7 @@ def test_save_load_writes_the_same_texts(name, tmp_path):
     agent.save(tmp_path / "agent")
     loaded = textgym.load_agent(tmp_path / "agent")
     assert loaded.n_tokens == agent.n_tokens
+    assert loaded.reference_model is None  # there was no model to stay close to, and the checkpoint is not one
     assert loaded.generate(PROMPTS, seed=5) == agent.generate(PROMPTS, seed=5)
 
 

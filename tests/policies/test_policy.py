@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from sb3_contrib import TRPO
+from sb3_contrib import TRPO, MaskablePPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.logger import configure
@@ -243,6 +243,12 @@ def test_unmodified_algorithms_run_and_repeat(task, algorithm, options):
         weights.append(torch.cat([p.detach().flatten() for p in model.policy.parameters()]))
     assert torch.isfinite(weights[0]).all()
     assert torch.equal(weights[0], weights[1])
+
+
+def test_maskable_ppo_demands_its_own_policy_class(task):
+    """Documented in docs/train.md: should sb3-contrib ever drop the demand, this fails and the page can change."""
+    with pytest.raises(ValueError, match="must subclass MaskableActorCriticPolicy"):
+        MaskablePPO(CausalLMPolicy, make_vec_env(task, 2), policy_kwargs={"model": task.model}, device="cpu")
 
 
 def test_save_pretrained_is_a_plain_hugging_face_folder(task, tmp_path):
