@@ -81,9 +81,10 @@ class _LogProbAndEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         log_probs = logits.log_softmax(-1)
         probs = log_probs.exp()
-        entropy = -torch.einsum("bv,bv->b", probs, log_probs)
+        chosen = log_probs.gather(-1, actions[:, None]).squeeze(-1)
+        entropy = -log_probs.mul_(probs).sum(-1)  # einsum would be a batched matmul of single rows, four times as slow on a CPU
         ctx.save_for_backward(probs, actions, entropy)
-        return log_probs.gather(-1, actions[:, None]).squeeze(-1), entropy
+        return chosen, entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
