@@ -154,7 +154,7 @@ def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=9000)
-    parser.add_argument("--vocabulary", type=int, default=6000)
+    parser.add_argument("--vocabulary", type=int, default=8000)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--dropout", type=float, default=0.15)

@@ -62,6 +62,7 @@ def _converted_gguf(path: Path) -> Path:
     if (target / "config.json").is_file():
         return target
     try:
+        import accelerate  # noqa: F401  # transformers asks for it when it reads GGUF
         import gguf  # noqa: F401
     except ImportError:
         raise MissingExtraError(f"reading {path.name}", "gguf") from None
