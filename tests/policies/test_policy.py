@@ -84,6 +84,27 @@ def test_cached_equals_full_with_restarts_interleaved_calls_and_an_update(task):
     assert restarts > 5
 
 
+def test_cache_notices_a_step_of_a_foreign_fused_optimizer_and_of_a_copy(task):
+    obs = tensors(make_vec_env(task, n_envs=5, seed=3).reset())
+    policy = make_ppo(task).policy
+    torch.nn.init.normal_(policy.value_head.weight)
+    for each in (policy, copy.deepcopy(policy)):
+        optimizer = torch.optim.AdamW(each.parameters(), lr=0.01, fused=True)
+        with torch.no_grad():
+            _, before, _ = each(obs)
+        values, log_prob, _ = each.evaluate_actions(obs, torch.full((5,), 5))
+        (log_prob.sum() + values.sum()).backward()
+        with torch.no_grad():
+            each(obs)  # the cache is filled again between the gradient and the step
+        optimizer.step()
+        with torch.no_grad():
+            actions, after, log_probs = each(obs)
+        reference, reference_values = full_pass(each, obs)
+        assert (after - before).abs().max() > 1e-3
+        np.testing.assert_allclose(after.squeeze(1), reference_values, atol=1e-4)
+        np.testing.assert_allclose(log_probs, reference.gather(1, actions[:, None]).squeeze(1), atol=1e-4)
+
+
 def test_cache_reads_one_token_per_row_and_step(task):
     policy = make_ppo(task).policy
     env = make_vec_env(task, n_envs=4, seed=0)

@@ -25,16 +25,18 @@ class PrefixCache:
     asks, in which order, and when episodes end: evaluation calls may interleave with a rollout (continuous batching).
 
     Args:
-        language_model: The model. Its weights are watched: a change that moves their version counters empties the cache. Fused optimizers move
-            none; whoever steps one calls `clear` (the policy does for its own).
+        language_model: The model. Its weights are watched: the cache empties itself when their version counters move, or, as fused optimizers
+            move none, when the values of one small trainable weight change.
         n_slots: Number of batches kept apart (a rollout and an evaluation).
     """
 
     def __init__(self, language_model: LanguageModel, n_slots: int = 2) -> None:
         self._lm, self._n_slots = language_model, n_slots
         self._weights = list(language_model.parameters())  # listing them anew costs more than a step of a small model should
+        trained = [p for p in self._weights if p.requires_grad] or self._weights
+        self._probe = min(reversed(trained), key=torch.Tensor.numel)  # of the smallest the last, nearest to the loss: the final norm's
         self._slots: list[_Slot] = []
-        self._version = -1
+        self._version, self._probed = -1, self._probe.detach().clone()
 
     def clear(self) -> None:
         """Forget everything."""
@@ -43,10 +45,7 @@ class PrefixCache:
     @torch.no_grad()
     def last_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the hidden state at the end of each right-padded prefix (n, L): (n, hidden)."""
-        version = sum(p._version for p in self._weights)
-        if version != self._version:
-            self.clear()
-            self._version = version
+        self._forget_if_weights_moved()
         lengths = attention_mask.sum(1)
         slot, known = self._slot(input_ids, lengths)
         unread = (~known & (lengths > 1)).nonzero().squeeze(-1)
@@ -58,6 +57,14 @@ class PrefixCache:
         hidden = self._lm.decode(slot.cache, tokens, columns, int(lengths.max()))
         slot.ids, slot.lengths = input_ids.clone(), lengths
         return hidden
+
+    def _forget_if_weights_moved(self) -> None:
+        version = sum(p._version for p in self._weights)
+        probe = self._probe.detach()
+        same_kind = probe.device == self._probed.device and probe.dtype == self._probed.dtype
+        if version != self._version or not same_kind or not torch.equal(probe, self._probed):
+            self.clear()
+            self._version, self._probed = version, probe.clone()
 
     def _slot(self, input_ids: Tensor, lengths: Tensor) -> tuple[_Slot, Tensor]:
         """Return the slot that knows most of these prefixes, and which rows it knows, (n,) bool."""

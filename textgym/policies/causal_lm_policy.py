@@ -106,7 +106,6 @@ class CausalLMPolicy(BasePolicy):
             self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
         self.cache = PrefixCache(self.lm)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
-        self.optimizer.register_step_post_hook(self._weights_moved)  # fused optimizers do not tell the tensors' version counters
 
     # --- what stable-baselines3 calls in a rollout ------------------------------------------------------------------------------
 
@@ -188,9 +187,6 @@ class CausalLMPolicy(BasePolicy):
             "optimizer_kwargs": self.optimizer_kwargs,
             **self.settings,
         }
-
-    def _weights_moved(self, *_: Any) -> None:
-        self.cache.clear()
 
     # --- the one hidden-state function and the one distribution -------------------------------------------------------------------
 
