@@ -10,6 +10,7 @@ from textgym.errors import (
     PluginWarning,
     RewardError,
     RunDirectoryError,
+    TemporaryRewardError,
     TextgymError,
     UnknownNameError,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "RewardModel",
     "RunDirectoryError",
     "Task",
+    "TemporaryRewardError",
     "TextgymError",
     "TokenRewardModel",
     "TokenScorer",

@@ -82,7 +82,9 @@ class Agent(ABC):
         self.device = get_device(device)
         self.policy_settings: dict[str, Any] = {"model": self.model, "temperature": temperature, "top_k": top_k, "dtype": dtype}
         set_random_seed(seed)  # stable-baselines3 draws from the global generators, so every agent does
-        self.env = TextVecEnv(self.task, n_envs, reward=reward, model=self.model, split=split, max_new_tokens=max_new_tokens)
+        self.env = TextVecEnv(
+            self.task, n_envs, reward=reward, model=self.model, split=split, max_new_tokens=max_new_tokens, drop_failed=True
+        )
         self.env.seed(seed)
         self.n_tokens = 0
         self.logger = Logger(folder=None, output_formats=[])

@@ -33,6 +33,19 @@ class RewardError(TextgymError, RuntimeError):
     """A reward model that raised, or returned something that is not one finite number per episode."""
 
 
+class TemporaryRewardError(RewardError):
+    """A reward model that failed for a reason that may pass (busy, timed out, an unreadable answer): it is tried again.
+
+    Args:
+        message: What happened, in one line.
+        retry_after: Seconds the other side asks to wait, if it does.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class MissingExtraError(TextgymError, ImportError):
     """An optional dependency that is not installed; the message names the extra that installs it."""
 

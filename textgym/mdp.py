@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.episode import Episode, FinishReason
-from textgym.errors import InvalidArgumentError
+from textgym.errors import InvalidArgumentError, RewardError
 from textgym.rewards.reward import Reward
 from textgym.tasks import Prompt, Task
 from textgym.tokenization import Vocabulary
@@ -76,10 +76,19 @@ class TokenMDP:
         n_rows: Number of episodes run side by side.
         split: Which of the task's prompts to draw from.
         max_new_tokens: Token budget of a continuation; None for the task's own.
+        drop_failed: What becomes of an episode that a reward served with `on_failure="drop"` could not score: True gives it the reward nan, for
+            learners that leave such episodes out (`EpisodeRolloutBuffer`, the bundled agents); False raises `RewardError`.
     """
 
     def __init__(
-        self, task: Task, vocabulary: Vocabulary, reward: Reward, n_rows: int = 1, split: str = "train", max_new_tokens: int | None = None
+        self,
+        task: Task,
+        vocabulary: Vocabulary,
+        reward: Reward,
+        n_rows: int = 1,
+        split: str = "train",
+        max_new_tokens: int | None = None,
+        drop_failed: bool = False,
     ) -> None:
         budget = task.max_new_tokens if max_new_tokens is None else max_new_tokens
         if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or budget < 1:
@@ -87,7 +96,7 @@ class TokenMDP:
         if n_rows < 1:
             raise InvalidArgumentError(f"the number of environments must be at least 1, got {n_rows}")
         self.task, self.vocabulary, self.reward, self.n_rows, self.split = task, vocabulary, reward, n_rows, split
-        self.max_new_tokens = int(budget)
+        self.max_new_tokens, self.drop_failed = int(budget), drop_failed
         self.prompt_set = encode_prompts(task, split, vocabulary)
         self.max_length = self.prompt_set.max_length + self.max_new_tokens
         if self.max_length > vocabulary.context_length:
@@ -104,7 +113,7 @@ class TokenMDP:
         self._prompt_length = np.zeros(n_rows, np.int64)
         self._prompt_index = np.full(n_rows, -1, np.int64)
         self._rngs: list[np.random.Generator] = [np.random.default_rng() for _ in range(n_rows)]
-        self._session = reward.session(n_rows, vocabulary)
+        self._session = reward.session(n_rows, vocabulary, learning=split == "train")
 
     @property
     def n_prompts(self) -> int:
@@ -177,6 +186,12 @@ class TokenMDP:
         episodes = self._episodes(rows, stopped)
         scores, terms = self._session.finish(rows.tolist(), episodes)
         rewards[rows] += scores
+        failed = np.flatnonzero(np.isnan(scores))
+        if failed.size and not self.drop_failed:
+            raise RewardError(
+                f"reward {self.reward.name!r} gave up episode {episodes[failed[0]].text!r:.120}: on_failure='drop' needs a learner that leaves "
+                f"such episodes out; pass drop_failed=True with EpisodeRolloutBuffer or a bundled agent, or on_failure='fail'"
+            )
         infos = {}
         for i, (row, episode) in enumerate(zip(rows.tolist(), episodes, strict=True)):
             infos[row] = {
@@ -237,6 +252,7 @@ class TokenMDP:
             "prompt_length": self._prompt_length.tolist(),
             "prompt_index": self._prompt_index.tolist(),
             "rngs": [rng.bit_generator.state for rng in self._rngs],
+            "reward": self.reward.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -250,6 +266,7 @@ class TokenMDP:
             rng = np.random.Generator(np.random.PCG64())
             rng.bit_generator.state = rng_state
             self._rngs[row] = rng
+        self.reward.load_state(state["reward"])
         if self._session.scorers:
             for row in range(self.n_rows):  # dense scorers see the running episodes again
                 prompt = self._ids[row, : self._prompt_length[row]].tolist()

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from textgym.agent import Agent
-from textgym.errors import InvalidArgumentError
+from textgym.errors import InvalidArgumentError, RewardError
 from textgym.lm.packing import pack
 from textgym.policies.generation import GeneratedText, generate
 from textgym.policies.reference import ReferenceModel
@@ -60,7 +60,13 @@ class ReinforceAgent(Agent):
         while self.n_tokens < goal:
             texts = self._write()
             returns, kl = self._returns(texts)
-            statistics = {"task_reward": float(np.mean([t.rewards.sum() for t in texts])), "kl": kl, "kl_coef": self.kl_coef}
+            scored = np.array([np.isfinite(t.rewards).all() for t in texts])
+            if not scored.any():
+                raise RewardError("the reward gave up every text of a batch (on_failure='drop'): nothing is left to learn from")
+            task_reward = float(np.mean([t.rewards.sum() for t, keep in zip(texts, scored, strict=True) if keep]))
+            statistics = {"task_reward": task_reward, "kl": kl, "kl_coef": self.kl_coef}
+            if not scored.all():
+                statistics["dropped"] = float((~scored).sum())
             log_rollout(self, [t.info for t in texts], statistics)
             self._update(texts, returns)
             self.n_tokens += sum(len(t.action_ids) for t in texts)
@@ -90,21 +96,26 @@ class ReinforceAgent(Agent):
         return returns, float(log_ratio.mean())
 
     def _baselines(self, returns: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Return the baseline of each text, (n,), from the returns of whole texts."""
+        """Return the baseline of each text, (n,), from the returns of whole texts; nan for a text with nothing to be compared with."""
         totals = np.array([g[0] for g in returns])
         if self.baseline == "leave-one-out":
             groups = totals.reshape(-1, self.group_size)
-            others: NDArray[np.float64] = (groups.sum(1, keepdims=True) - groups) / (self.group_size - 1)
-            return others.reshape(-1)
+            others = np.isfinite(groups).sum(1, keepdims=True) - 1  # less those whose reward was given up
+            mean = (np.nansum(groups, 1, keepdims=True) - groups) / np.where(others > 0, others, np.nan)
+            return np.asarray(mean.reshape(-1), np.float64)
         if self.baseline == "moving-average":
-            before = totals.mean() if self.mean_return is None else self.mean_return
-            self.mean_return = float(MOVING_AVERAGE * before + (1 - MOVING_AVERAGE) * totals.mean())
+            before = np.nanmean(totals) if self.mean_return is None else self.mean_return
+            self.mean_return = float(MOVING_AVERAGE * before + (1 - MOVING_AVERAGE) * np.nanmean(totals))
             return np.full(len(totals), before)
         return np.zeros(len(totals))
 
     def _update(self, texts: list[GeneratedText], returns: list[NDArray[np.float64]]) -> None:
         """Take one gradient step on all texts, accumulated over passes of about `batch_size` tokens."""
-        advantages = [g - b for g, b in zip(returns, self._baselines(returns), strict=True)]
+        pairs = zip(texts, [g - b for g, b in zip(returns, self._baselines(returns), strict=True)], strict=True)
+        kept = [(text, advantage) for text, advantage in pairs if np.isfinite(advantage).all()]
+        if not kept:
+            return
+        texts, advantages = [text for text, _ in kept], [advantage for _, advantage in kept]
         n_tokens = sum(map(len, advantages))
         scale = 1.0
         if self.normalize_advantage and self.baseline != "learned":

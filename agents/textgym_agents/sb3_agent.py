@@ -126,7 +126,8 @@ def log_rollout(agent: Agent, infos: list[dict[str, Any]], statistics: Mapping[s
     """Record what every agent logs of a rollout: reward terms of the finished texts, share that ended by themselves, KL."""
     if infos:
         for name in infos[0]["reward_terms"]:
-            agent.logger.record(f"rollout/{name}", float(np.mean([i["reward_terms"][name] for i in infos])))
+            values = np.array([i["reward_terms"][name] for i in infos])
+            agent.logger.record(f"rollout/{name}", float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else np.nan)
         agent.logger.record("rollout/stopped", float(np.mean([i["finish_reason"] == "stop" for i in infos])))
         agent.logger.record("rollout/characters", float(np.mean([len(i["continuation"]) for i in infos])))
     for name, value in statistics.items():

@@ -20,6 +20,7 @@ def build_mdp(
     model: str | Vocabulary | None = None,
     split: str = "train",
     max_new_tokens: int | None = None,
+    drop_failed: bool = False,
     **task_options: Any,
 ) -> TokenMDP:
     """Return the transition core of `n_rows` episodes of a task.
@@ -31,6 +32,7 @@ def build_mdp(
         model: The language model (name, directory, ...) whose tokens are the actions; the task's own by default.
         split: Which prompts to draw: "train", "validation" or "test".
         max_new_tokens: Token budget; the task's own by default.
+        drop_failed: See `TokenMDP`.
         **task_options: Options of the registered task's factory.
     """
     if isinstance(task, str):
@@ -41,7 +43,7 @@ def build_mdp(
     if spec is None:
         raise InvalidArgumentError(f"task {task.name!r} has no reward of its own: pass reward=")
     vocabulary = model if isinstance(model, Vocabulary) else load_vocabulary(task.model if model is None else model)
-    return TokenMDP(task, vocabulary, make_reward(spec), n_rows, split, max_new_tokens)
+    return TokenMDP(task, vocabulary, make_reward(spec), n_rows, split, max_new_tokens, drop_failed)
 
 
 def observation_space(mdp: TokenMDP) -> spaces.Dict:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from textgym.errors import InvalidArgumentError, RunDirectoryError
+from textgym.errors import InvalidArgumentError, RewardError, RunDirectoryError
 from textgym.experiments.run_directory import CONFIG_FILE, RESULT_FILE, RunDirectory, load_result
 from textgym.experiments.statistics import Estimate, difference, iqm_interval, probability_of_improvement
 from textgym.experiments.train import TrainConfig, resume, train
@@ -220,8 +220,8 @@ def judge(config: CompareConfig, path: Path) -> Comparison:
         if result is None:
             raise RunDirectoryError(f"run {name} in {path} has no result; start the same comparison again to continue it")
         results.setdefault(run.agent, []).append(dict(result))
-    rewards = {agent: np.array([r["rewards"] for r in found]) for agent, found in results.items()}
-    golds = {agent: np.array([r["golds"] for r in found]) for agent, found in results.items()}
+    rewards = _complete({agent: np.array([r["rewards"] for r in found]) for agent, found in results.items()})
+    golds = _complete({agent: np.array([r["golds"] for r in found]) for agent, found in results.items()})
     has_gold = all(g.size for g in golds.values())
     rows = []
     for agent, found in results.items():
@@ -241,6 +241,14 @@ def judge(config: CompareConfig, path: Path) -> Comparison:
         for a, b in combinations(results, 2)
     ]
     return Comparison(config, results, rows, pairs)
+
+
+def _complete(scores: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the scores, (seeds, prompts) by agent, of the prompts on which no run has a dropped one: the comparison is paired."""
+    keep = np.all([np.isfinite(s).all(0) for s in scores.values()], 0)
+    if keep.size and not keep.any():
+        raise RewardError("the reward gave up a text for every test prompt in one run or another: nothing can be compared")
+    return {agent: s[:, keep] for agent, s in scores.items()} if keep.size else scores
 
 
 def write_results(comparison: Comparison, path: Path) -> None:

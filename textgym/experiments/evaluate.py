@@ -20,7 +20,7 @@ class Evaluation:
 
     Attributes:
         prompts, continuations: The texts.
-        rewards: Task reward per text.
+        rewards: Task reward per text; nan where the reward was to drop an episode that it could not score.
         gold: Independent score per text; empty without one.
         kl: KL(policy ‖ reference), mean over tokens of log π − log π_ref, nats.
         perplexity: exp of the mean negative log-probability per token under the reference.
@@ -43,7 +43,7 @@ class Evaluation:
     def summary(self) -> dict[str, float]:
         """Return the means, without the texts."""
         numbers = {k: v for k, v in asdict(self).items() if isinstance(v, float)}
-        return {"reward": float(np.mean(self.rewards)), "gold": float(np.mean(self.gold)) if self.gold else float("nan"), **numbers}
+        return {"reward": _mean(self.rewards), "gold": _mean(self.gold), "dropped": float(np.isnan(self.rewards).sum()), **numbers}
 
 
 def evaluate(agent: Agent, split: str, n_prompts: int, seed: int, gold: str = "", reference: ReferenceModel | None = None) -> Evaluation:
@@ -58,7 +58,7 @@ def evaluate(agent: Agent, split: str, n_prompts: int, seed: int, gold: str = ""
         reference: Frozen model for KL and perplexity; None leaves them nan.
     """
     running = agent.env.mdp
-    mdp = TokenMDP(running.task, running.vocabulary, running.reward, min(n_prompts, 64), split, running.max_new_tokens)
+    mdp = TokenMDP(running.task, running.vocabulary, running.reward, min(n_prompts, 64), split, running.max_new_tokens, drop_failed=True)
     chosen = np.random.default_rng(0).permutation(mdp.n_prompts)[:n_prompts].tolist()
     texts = generate(agent.policy, mdp, chosen, np.random.default_rng(seed))
     prompts = [t.info["prompt"] for t in texts]
@@ -83,6 +83,12 @@ def evaluate(agent: Agent, split: str, n_prompts: int, seed: int, gold: str = ""
         float(np.mean([len(t.action_ids) for t in texts])),
         float(np.mean([t.info["finish_reason"] == "stop" for t in texts])),
     )
+
+
+def _mean(scores: Sequence[float]) -> float:
+    """Return the mean of the scores that there are; nan for none."""
+    found = np.array(scores)[np.isfinite(scores)] if len(scores) else np.array([])
+    return float(found.mean()) if found.size else float("nan")
 
 
 def distinct(texts: Sequence[str], n: int) -> float:

@@ -8,7 +8,7 @@ from transformers.cache_utils import Cache
 
 
 class RowCache(Cache):  # transformers' Cache is untyped
-    """Keys and values (n_rows, max_length, heads, head size) of every layer, written in place.
+    """Keys and values (n_rows, heads, max_length, head size) of every layer, written in place.
 
     Nothing is concatenated, moved or compacted as texts grow, end and restart: a row that restarts is overwritten from its column 0, and the
     attention mask hides what lies beyond each row's length.
@@ -36,21 +36,21 @@ class RowCache(Cache):  # transformers' Cache is untyped
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Store (m, heads, q, head size) keys and values of a layer; return those that the queries may attend to."""
         if layer_idx == len(self._keys):
-            shape = (self.n_rows, self.max_length, key_states.shape[1])
+            shape = (self.n_rows, key_states.shape[1], self.max_length)
             self._keys.append(torch.zeros(*shape, key_states.shape[3], dtype=key_states.dtype, device=key_states.device))
             self._values.append(torch.zeros(*shape, value_states.shape[3], dtype=value_states.dtype, device=value_states.device))
         keys, values = self._keys[layer_idx], self._values[layer_idx]
         if self._rows is not None:
             q = key_states.shape[2]
-            keys[self._rows, :q] = key_states.transpose(1, 2)
-            values[self._rows, :q] = value_states.transpose(1, 2)
+            keys[self._rows, :, :q] = key_states
+            values[self._rows, :, :q] = value_states
             return key_states, value_states
         if self._columns is None:
             raise RuntimeError("write_to must be called before the forward pass")
         every = torch.arange(self.n_rows, device=keys.device)
-        keys[every, self._columns[:, 0]] = key_states[:, :, 0]
-        values[every, self._columns[:, 0]] = value_states[:, :, 0]
-        return keys[:, : self._width].transpose(1, 2), values[:, : self._width].transpose(1, 2)
+        keys[every, :, self._columns[:, 0]] = key_states[:, :, 0]
+        values[every, :, self._columns[:, 0]] = value_states[:, :, 0]
+        return keys[:, :, : self._width], values[:, :, : self._width]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
         """Return 0: positions and masks are always passed explicitly."""

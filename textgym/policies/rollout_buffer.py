@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from textgym.envs.token_space import TokenSpace
-from textgym.errors import InvalidArgumentError
+from textgym.errors import InvalidArgumentError, RewardError
 from textgym.lm.packing import pack
 from textgym.lm.token_distribution import SamplingRule
 from textgym.policies.reference import KLController, ReferenceModel
@@ -48,7 +48,8 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 
     Attributes:
         statistics: Figures of the last rollout: "kl" (mean over tokens of log π − log π_ref, nats: the estimator k1 of Schulman's note
-            http://joschu.net/blog/kl-approx.html), "kl_coef", "task_reward" (mean per step, without the penalty).
+            http://joschu.net/blog/kl-approx.html), "kl_coef", "task_reward" (mean per step, without the penalty), "dropped" (episodes whose
+            reward is nan because it could not be found: they are left out of learning).
 
     References:
         Penalty inside the reward: Ziegler et al. 2019, arXiv:1909.08593, equation 2. GAE: Schulman et al. 2016, arXiv:1506.02438.
@@ -121,13 +122,20 @@ class EpisodeRolloutBuffer(RolloutBuffer):
     def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: NDArray[Any]) -> None:
         """Subtract the KL penalty from the rewards, then compute advantages and returns as stable-baselines3 does."""
         self.segments = self._find_segments()
-        self.statistics = {"task_reward": float(self.rewards.mean())}
+        dropped = {i for i, s in enumerate(self.segments) if np.isnan(self.rewards[s.start : s.stop, s.env]).any()}
+        self.statistics = {"task_reward": float(np.nanmean(self.rewards)) if len(dropped) < len(self.segments) else float("nan")}
+        if dropped:
+            self.statistics["dropped"] = float(len(dropped))
+            np.nan_to_num(self.rewards, copy=False)  # a nan would cross the episodes' borders in the sum below, as 0 * nan
         if self.reference is not None:
             kl = self.log_probs - self._reference_log_probs(self.reference)  # (steps, envs), nats
             self.statistics.update(kl=float(kl.mean()), kl_coef=self.kl.coef)
             self.rewards -= self.kl.coef * kl
             self.kl.update(float(kl.mean()), kl.size)
         super().compute_returns_and_advantage(last_values, dones)
+        self.segments = [s for i, s in enumerate(self.segments) if i not in dropped]
+        if not self.segments:
+            raise RewardError("the reward gave up every episode of a rollout (on_failure='drop'): nothing is left to learn from")
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Yield the rollout in shuffled minibatches of whole segments with about `batch_size` tokens each; None for one batch of all."""

@@ -1,12 +1,16 @@
 """The reward contract: what an object must offer to be a reward model, for whole episodes or token by token."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from textgym.episode import Episode
 from textgym.tokenization import Vocabulary
 
 Scores: TypeAlias = Any  # sequence, NumPy array or torch tensor of n finite numbers; checked where it enters
+Array: TypeAlias = NDArray[np.float64]
 
 
 @runtime_checkable
@@ -14,11 +18,35 @@ class RewardModel(Protocol):
     """Anything that scores finished episodes."""
 
     def score(self, episodes: Sequence[Episode]) -> Scores:
-        """Return one finite number per episode, (n,), each independent of the others in the batch."""
+        """Return one finite number per episode, (n,), each independent of the others in the batch. May be a coroutine (`async def`)."""
+
+
+@runtime_checkable
+class CompositeRewardModel(Protocol):
+    """A reward model made of others: it also tells what they said. Its scores are trusted, theirs having been checked."""
+
+    def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
+        """Return the scores, (n,), and the values inside by name, (n,) each; nan where an episode was dropped.
+
+        Args:
+            episodes: Finished episodes.
+            learning: True in training: running statistics may move.
+        """
+
+
+@runtime_checkable
+class TokenVectorRewardModel(Protocol):
+    """A reward model that says what each token of a finished episode is worth. The episode's score is their sum."""
+
+    def score_tokens(self, episodes: Sequence[Episode]) -> Sequence[Scores]:
+        """Return one vector per episode, as long as its `continuation_ids`."""
 
 
 class TokenScorer(Protocol):
-    """A dense reward over rows of a running batch; its cost per token must not grow with the prefix."""
+    """A dense reward over rows of a running batch; its cost per token must not grow with the prefix.
+
+    It may also have `finish(rows) -> (len(rows),)`: what the end of these rows' episodes adds to the reward of their last token.
+    """
 
     def start(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
         """Begin a new episode in each of `rows`, with these prompt ids."""
@@ -35,4 +63,6 @@ class TokenRewardModel(Protocol):
         """Return a scorer for a batch of `n_rows` rows, or None to pay at the end of the episode only."""
 
 
-RewardSpec: TypeAlias = "str | RewardModel | Callable[[Sequence[Episode]], Scores] | Mapping[str, float]"
+RewardSpec: TypeAlias = (
+    "str | RewardModel | TokenVectorRewardModel | Callable[[Sequence[Episode]], Scores | Awaitable[Scores]] | Mapping[str, float]"
+)

@@ -1,58 +1,20 @@
-"""Reward: named terms with weights, every score checked at the border before anything else sees it."""
+"""Reward: a weighted sum of named terms, and `make_reward`, which builds one from whatever a user gives."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from textgym.episode import Episode
-from textgym.errors import InvalidArgumentError, RewardError, UnknownNameError, one_line
+from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import check_options, installed_plugins
-from textgym.rewards.protocol import RewardModel, RewardSpec, Scores, TokenRewardModel, TokenScorer
+from textgym.rewards.adapt import as_reward_model
+from textgym.rewards.expression import Call, parse, show
+from textgym.rewards.protocol import Array, RewardSpec
+from textgym.rewards.session import RewardSession
+from textgym.rewards.term import RewardTerm
 from textgym.tokenization import Vocabulary
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class RewardTerm:
-    """One reward model with its name in the logs, its weight, and the plugin it comes from ("" for an object from the user's code)."""
-
-    name: str
-    model: RewardModel
-    weight: float = 1.0
-    origin: str = ""
-
-    def score(self, episodes: Sequence[Episode]) -> Array:
-        """Return the unweighted, checked scores, (n,) float64."""
-        try:
-            raw = self.model.score(list(episodes))
-        except Exception as error:
-            raise RewardError(f"{self} raised {one_line(error)} - on {_culprit(self.model, episodes)}") from error
-        return self.checked(raw, episodes)
-
-    def checked(self, raw: Scores, episodes: Sequence[Episode]) -> Array:
-        """Return `raw` as (n,) float64; raise `RewardError` naming plugin, episode and text unless it is n finite numbers."""
-        if hasattr(raw, "detach"):  # a torch tensor, on whatever device
-            raw = raw.detach().cpu()
-            raw = (raw.double() if raw.is_floating_point() else raw).numpy()  # NumPy has no bfloat16
-        try:
-            scores = np.asarray(raw)
-        except ValueError:
-            scores = np.empty(0, object)
-        if scores.dtype.kind not in "fiub":
-            raise RewardError(f"{self} must return numbers, got {_shown(raw)}")
-        if scores.shape != (len(episodes),):
-            raise RewardError(f"{self} must return {len(episodes)} scores for {len(episodes)} episodes, got shape {scores.shape}")
-        bad = np.flatnonzero(~np.isfinite(scores))
-        if bad.size:
-            raise RewardError(f"{self} returned {scores[bad[0]]} for episode {bad[0]} of {len(episodes)}: {_shown(episodes[bad[0]].text)}")
-        return scores.astype(np.float64)
-
-    def __str__(self) -> str:
-        return f"reward {self.name!r}" + (f" of plugin {self.origin}" if self.origin else "")
 
 
 @dataclass(frozen=True)
@@ -61,159 +23,135 @@ class Reward:
 
     terms: tuple[RewardTerm, ...]
 
+    def __post_init__(self) -> None:
+        names = [term.name for term in self.terms]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidArgumentError(f"the reward {name!r} occurs twice in one sum: add its weights up")
+
     @property
     def name(self) -> str:
-        """The reward as text: "human-rating", or "1*human-rating - 0.5*repetition"."""
-        if len(self.terms) == 1 and self.terms[0].weight == 1.0:
-            return self.terms[0].name
-        text = " ".join(f"{'-' if t.weight < 0 else '+'} {abs(t.weight):g}*{t.name}" for t in self.terms)
-        return text.removeprefix("+ ")
+        """The reward as text: "human-rating", or "human-rating - 0.5*repetition"."""
+        text = ""
+        for term in self.terms:
+            sign = "-" if term.weight < 0 else "+"
+            factor = "" if abs(term.weight) == 1 else f"{abs(term.weight):g}*"
+            text += f" {sign} {factor}{term.name}" if text else f"{sign.strip('+')}{factor}{term.name}"
+        return text
 
     def score(self, episodes: Sequence[Episode]) -> Array:
-        """Return the reward of each finished episode, (n,) float64."""
+        """Return the reward of each finished episode, (n,) float64; nan where serving with `on_failure="drop"` gave one up."""
         return self.score_terms(episodes)[0]
 
-    def score_terms(self, episodes: Sequence[Episode]) -> tuple[Array, dict[str, Array]]:
-        """Return the rewards, (n,), and the unweighted score of each term by name, (n,) each."""
-        scores = {term.name: term.score(episodes) for term in self.terms}
-        total = np.zeros(len(episodes))
+    def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
+        """Return the rewards, (n,), and the unweighted score of each term, and of the rewards inside it, by name, (n,) each."""
+        total, values = np.zeros(len(episodes)), dict[str, Array]()
         for term in self.terms:
-            total += term.weight * scores[term.name]
-        return total, scores
-
-    def session(self, n_rows: int, vocabulary: Vocabulary) -> "RewardSession":
-        """Return the state of this reward over `n_rows` running episodes."""
-        return RewardSession(self, n_rows, vocabulary)
-
-
-class RewardSession:
-    """A reward at work in an environment: dense terms are paid token by token and summed up, the others at the end."""
-
-    def __init__(self, reward: Reward, n_rows: int, vocabulary: Vocabulary) -> None:
-        self.reward = reward
-        self.scorers: dict[str, TokenScorer] = {}
-        for term in reward.terms:
-            if isinstance(term.model, TokenRewardModel):
-                scorer = term.model.token_scorer(n_rows, vocabulary)
-                if scorer is not None:
-                    self.scorers[term.name] = scorer
-        self._sums = {name: np.zeros(n_rows) for name in self.scorers}
-        self._vocabulary = vocabulary
-
-    def start(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
-        """Begin new episodes in `rows`."""
-        for name, scorer in self.scorers.items():
-            scorer.start(rows, prompts)
-            self._sums[name][list(rows)] = 0.0
-
-    def step(self, rows: Sequence[int], token_ids: Sequence[int]) -> Array:
-        """Return the weighted dense reward of the newest token of each row, (len(rows),)."""
-        total = np.zeros(len(rows))
-        for term in self.reward.terms:
-            if term.name in self.scorers:
-                tokens = [Episode("", self._vocabulary.decode([[i]])[0]) for i in token_ids]
-                try:
-                    raw = self.scorers[term.name].step(rows, token_ids)
-                except Exception as error:
-                    raise RewardError(f"{term} raised {one_line(error)} - on the tokens {_shown([t.text for t in tokens])}") from error
-                scores = term.checked(raw, tokens)
-                self._sums[term.name][list(rows)] += scores
-                total += term.weight * scores
-        return total
-
-    def finish(self, rows: Sequence[int], episodes: Sequence[Episode]) -> tuple[Array, dict[str, Array]]:
-        """Return what the terms paid at the end add, (len(rows),), and the episode's value of every term by name."""
-        total, values = np.zeros(len(rows)), {}
-        for term in self.reward.terms:
-            if term.name in self.scorers:
-                values[term.name] = self._sums[term.name][list(rows)].copy()
-            else:
-                values[term.name] = term.score(episodes)
-                total += term.weight * values[term.name]
+            scores, inside = term.score_terms(episodes, learning)
+            total += term.weight * scores
+            values[term.name] = scores
+            values.update({name: value for name, value in inside.items() if name not in values})
         return total, values
+
+    def session(self, n_rows: int, vocabulary: Vocabulary, learning: bool = False) -> RewardSession:
+        """Return the state of this reward over `n_rows` running episodes."""
+        return RewardSession(self, n_rows, vocabulary, learning)
+
+    def identity(self) -> str:
+        """Return what the scores depend on beside the episodes: plugins, versions, options, weights."""
+        return " + ".join(f"{term.weight!r}*({term.identity()})" for term in self.terms)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the terms have learnt in training (running statistics), as plain data by term name."""
+        return {t.name: t.model.state() for t in self.terms if callable(getattr(t.model, "state", None))}  # type: ignore[attr-defined]
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        for term in self.terms:
+            if term.name in state:
+                term.model.load_state(state[term.name])  # type: ignore[attr-defined]
 
 
 def make_reward(spec: "RewardSpec | Reward", **options: Any) -> Reward:
     """Build a reward.
 
     Args:
-        spec: A registered name; a callable `episodes -> scores`; an object (or class) with `score`; or a mapping of registered names to
+        spec: A registered name; a text like "human-rating + 0.2*fluency - 0.1*length(target=20)"; a function or coroutine function
+            `episodes -> scores`; an object (or class) with `score` or `score_tokens`; a `torch.nn.Module`; or a mapping of names or texts to
             weights.
-        **options: Settings of the registered reward (or of the class).
+        **options: Settings of the registered reward (or of the class); `device` and `dtype` of a torch module.
 
     Returns:
         The reward; its `score(episodes)` returns (n,) float64.
 
     Raises:
         UnknownNameError: No plugin registered the name.
-        InvalidArgumentError: The options do not fit, or `spec` is none of the above.
+        InvalidArgumentError: The options do not fit, the text cannot be read, or `spec` is none of the above.
     """
     if isinstance(spec, Reward):
         return spec
     if isinstance(spec, Mapping):
-        if options:
-            raise InvalidArgumentError(
-                f"options {sorted(options)} fit one named reward, not a weighted sum; build the terms' options into plugins"
-            )
-        if not spec:
-            raise InvalidArgumentError("a weighted sum of rewards needs at least one name")
-        terms = []
-        for name, weight in spec.items():
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not np.isfinite(weight):
-                raise InvalidArgumentError(f"the weight of reward {name!r} must be a finite number, got {weight!r}")
-            terms.append(_named_term(name, {}, float(weight)))
-        return Reward(tuple(terms))
+        return _weighted_sum(spec, options)
     if isinstance(spec, str):
-        return Reward((_named_term(spec, options, 1.0),))
+        return _named(spec, options)
     if isinstance(spec, type):
         if options:
             check_options(f"reward {spec.__name__!r}", spec, options)
-        spec = spec(**options)
-    elif options:
+        spec, options = spec(**options), {}
+    module_options = {key: options.pop(key) for key in ("device", "dtype") if key in options and hasattr(spec, "parameters")}
+    if options:
         raise InvalidArgumentError(f"options {sorted(options)} fit a reward given by name or class, not {spec!r}")
-    return Reward((RewardTerm(_name_of(spec), _as_model(spec)),))
+    return Reward((RewardTerm(_name_of(spec), as_reward_model(spec, **module_options)),))
 
 
-def _named_term(name: str, options: Mapping[str, Any], weight: float) -> RewardTerm:
-    if not isinstance(name, str):
-        raise UnknownNameError("reward", str(name), installed_plugins().registrations("reward"))
+def _weighted_sum(spec: Mapping[str, float], options: Mapping[str, Any]) -> Reward:
+    if options:
+        raise InvalidArgumentError(
+            f'options {sorted(options)} fit one named reward, not a weighted sum; write them behind the names: {{"length(target=20)": 0.1}}'
+        )
+    if not spec:
+        raise InvalidArgumentError("a weighted sum of rewards needs at least one name")
+    terms = []
+    for name, weight in spec.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not np.isfinite(weight):
+            raise InvalidArgumentError(f"the weight of reward {name!r} must be a finite number, got {weight!r}")
+        if not isinstance(name, str):
+            raise UnknownNameError("reward", str(name), installed_plugins().registrations("reward"))
+        terms += [replace(term, weight=term.weight * float(weight)) for term in _named(name, {}).terms]
+    return Reward(tuple(terms))
+
+
+def _named(text: str, options: Mapping[str, Any]) -> Reward:
+    """Return the reward of a registered name or of a text that combines several."""
+    if text.strip() in installed_plugins().registrations("reward"):
+        return Reward((_term(Call(text.strip(), (), dict(options))),))
+    summands = parse(text)
+    if len(summands) == 1 and summands[0][0] == 1.0:  # a single one, which may be given its options either way
+        call = summands[0][1]
+        return Reward((_term(Call(call.name, call.arguments, {**call.options, **options}), show(call)),))
+    if options:
+        raise InvalidArgumentError(f"options {sorted(options)} fit one named reward, not the sum {text!r}: write name(option=value)")
+    return Reward(tuple(_term(call, show(call), weight) for weight, call in summands))
+
+
+def _term(call: Call, name: str | None = None, weight: float = 1.0) -> RewardTerm:
+    """Build one term; texts of rewards inside it are built first."""
     plugins = installed_plugins()
-    return RewardTerm(name, _as_model(plugins.make("reward", name, options)), weight, str(plugins.find("reward", name).provenance))
-
-
-def _as_model(given: Any) -> RewardModel:
-    if isinstance(given, RewardModel):
-        return given
-    if callable(given):
-        return _FunctionReward(given)
-    raise InvalidArgumentError(f"a reward is a name, a callable episodes -> scores, or an object with score(episodes); got {given!r}")
+    registration = plugins.find("reward", call.name)
+    inside = [Reward(tuple(_term(c, show(c), w) for w, c in a)) if isinstance(a, list) else a for a in call.arguments]
+    check_options(f"reward {call.name!r}", registration.factory, call.options, given=len(inside))
+    try:
+        model = as_reward_model(registration.factory(*inside, **call.options))
+    except TypeError as error:  # too many or too few arguments; anything else goes on its way
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise
+        raise InvalidArgumentError(f"reward {call.name!r} cannot be made from {show(call)}: {error}") from None
+    settings = (
+        {**{str(i): a.identity() if isinstance(a, Reward) else a for i, a in enumerate(inside)}, **call.options} if inside else call.options
+    )
+    return RewardTerm(name or call.name, model, weight, str(registration.provenance), settings)
 
 
 def _name_of(given: Any) -> str:
     name = getattr(given, "name", None) or getattr(given, "__name__", None) or type(given).__name__
     return str(name)
-
-
-@dataclass(frozen=True)
-class _FunctionReward:
-    """A plain function `episodes -> scores` as a reward model."""
-
-    function: Callable[[Sequence[Episode]], Scores]
-
-    def score(self, episodes: Sequence[Episode]) -> Scores:
-        return self.function(episodes)
-
-
-def _culprit(model: RewardModel, episodes: Sequence[Episode]) -> str:
-    """Return which episode makes `model` raise, found by scoring them one at a time."""
-    for i, episode in enumerate(episodes):
-        try:
-            model.score([episode])
-        except Exception:
-            return f"episode {i} of {len(episodes)}: {_shown(episode.text)}"
-    return f"a batch of {len(episodes)} episodes, each of which it scores alone"
-
-
-def _shown(value: object) -> str:
-    text = repr(value).replace("\n", " ")
-    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,227 @@
+"""Rewards made of rewards: clipped, scaled, normalised, ensembles, and a floor for empty texts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from textgym.episode import Episode
+from textgym.errors import InvalidArgumentError
+from textgym.rewards.declaration import declaration_of
+from textgym.rewards.protocol import Array, RewardSpec
+from textgym.rewards.reward import Reward, make_reward
+
+
+class Composite:
+    """A reward model around others. Subclasses say what becomes of their scores; identity, range and state are theirs together.
+
+    Args:
+        *inside: What `textgym.make_reward` takes, each.
+    """
+
+    def __init__(self, *inside: "RewardSpec | Reward") -> None:
+        self.inside = tuple(make_reward(spec) for spec in inside)
+        declared = [declaration_of(term.model) for reward in self.inside for term in reward.terms]
+        self.deterministic = all(d.deterministic for d in declared)
+        self.needs_references = any(d.needs_references for d in declared)
+        self.min_texts_per_second = min((d.min_texts_per_second for d in declared), default=0.0)
+
+    def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
+        """Return the scores, (n,), and the scores inside by name."""
+        raise NotImplementedError
+
+    def score(self, episodes: Sequence[Episode]) -> Array:
+        """Return the scores, (n,)."""
+        return self.score_terms(episodes)[0]
+
+    def inner_terms(self, episodes: Sequence[Episode], learning: bool) -> tuple[list[Array], dict[str, Array]]:
+        """Return the scores of each reward inside, and all values by name."""
+        scores, values = [], dict[str, Array]()
+        for reward in self.inside:
+            score, inner = reward.score_terms(episodes, learning)
+            scores.append(score)
+            values.update({name: value for name, value in inner.items() if name not in values})
+        return scores, values
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the numbers that the scores depend on, for the identity."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, (int, float, str))}
+
+    def identity(self) -> str:
+        """Return what the scores depend on beside the episodes."""
+        return f"{type(self).__name__} {dict(self.settings())} [{', '.join(r.identity() for r in self.inside)}]"
+
+    def state(self) -> dict[str, Any]:
+        """Return what was learnt in training, as plain data."""
+        return {"inside": [reward.state() for reward in self.inside]}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        for reward, inner in zip(self.inside, state["inside"], strict=True):
+            reward.load_state(inner)
+
+
+class Clip(Composite):
+    """A reward kept between `low` and `high`. Paid at the end of the episode, since a sum of clipped tokens is no clipped sum."""
+
+    def __init__(self, reward: "RewardSpec | Reward", low: float = -1.0, high: float = 1.0) -> None:
+        super().__init__(reward)
+        if not low < high:
+            raise InvalidArgumentError(f"clip: low must be below high, got {low!r} and {high!r}")
+        self.low, self.high = float(low), float(high)
+
+    def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
+        """Return the clipped scores and the raw ones by name."""
+        (scores,), values = self.inner_terms(episodes, learning)
+        return np.clip(scores, self.low, self.high), values
+
+
+class Scale(Composite):
+    """(reward - shift) · factor, with fixed numbers: puts a reward of known range onto another."""
+
+    def __init__(self, reward: "RewardSpec | Reward", factor: float = 1.0, shift: float = 0.0) -> None:
+        super().__init__(reward)
+        if not np.isfinite([factor, shift]).all() or factor == 0:
+            raise InvalidArgumentError(f"scale: factor and shift must be finite and factor not 0, got {factor!r} and {shift!r}")
+        self.factor, self.shift = float(factor), float(shift)
+
+    def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
+        """Return the scaled scores and the raw ones by name."""
+        (scores,), values = self.inner_terms(episodes, learning)
+        return (scores - self.shift) * self.factor, values
+
+
+class Normalize(Composite):
+    """A reward less its running mean, over its running standard deviation, kept within ±`limit`.
+
+    The statistics move in training only: evaluation and direct scoring use them as they are, so the scores of a call never depend on its
+    own batch. A training batch first moves them (Welford 1962, in Chan's form for batches), then is scored. Before the first training
+    batch, scores are only kept within ±`limit`. They are part of a run's state and survive a resume.
+    """
+
+    def __init__(self, reward: "RewardSpec | Reward", limit: float = 10.0) -> None:
+        super().__init__(reward)
+        if not limit > 0:
+            raise InvalidArgumentError(f"normalize: limit must be above 0, got {limit!r}")
+        self.limit = float(limit)
+        self.low, self.high = -self.limit, self.limit
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
+        """Return the normalised scores and the raw ones by name."""
+        (scores,), values = self.inner_terms(episodes, learning)
+        if learning:
+            self._learn(scores[np.isfinite(scores)])
+        deviation = float(np.sqrt(self.squares / self.count)) if self.count > 1 else 1.0
+        return np.clip((scores - self.mean) / (deviation or 1.0), -self.limit, self.limit), values
+
+    def _learn(self, scores: Array) -> None:
+        if scores.size:
+            total, mean = self.count + scores.size, float(scores.mean())
+            distance = mean - self.mean
+            self.squares += float(((scores - mean) ** 2).sum()) + distance**2 * self.count * scores.size / total
+            self.mean += distance * scores.size / total
+            self.count = total
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the limit; the statistics move."""
+        return {"limit": self.limit, "count": self.count, "mean": self.mean, "squares": self.squares}
+
+    def state(self) -> dict[str, Any]:
+        """Return the statistics with the state inside."""
+        return {**super().state(), "count": self.count, "mean": self.mean, "squares": self.squares}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        super().load_state(state)
+        self.count, self.mean, self.squares = int(state["count"]), float(state["mean"]), float(state["squares"])
+
+
+Combination = Literal["mean", "min", "mean-std"]
+
+
+class Ensemble(Composite):
+    """Several rewards of the same thing as one: their mean, their minimum, or mean - `penalty` · standard deviation.
+
+    Every member's score is logged by its name, and their standard deviation as "disagreement". Against over-optimisation: Coste et al.
+    2023, "Reward Model Ensembles Help Mitigate Overoptimization", arXiv:2310.02743.
+    """
+
+    def __init__(self, *rewards: "RewardSpec | Reward", how: Combination = "mean", penalty: float = 1.0) -> None:
+        if len(rewards) < 2:
+            raise InvalidArgumentError(f"ensemble: needs at least two rewards, got {len(rewards)}")
+        if how not in get_args(Combination):
+            raise InvalidArgumentError(f"ensemble: how must be one of {', '.join(get_args(Combination))}, got {how!r}")
+        super().__init__(*rewards)
+        names = [reward.name for reward in self.inside]
+        if len(set(names)) < len(names):
+            raise InvalidArgumentError(f"ensemble: the members' names must differ, got {', '.join(names)}")
+        self.how, self.penalty = how, float(penalty)
+        if how != "mean-std":
+            ranges = [_range_of(reward) for reward in self.inside]
+            self.low, self.high = min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
+        """Return the combined scores; by name every member's, and "disagreement"."""
+        scores, values = self.inner_terms(episodes, learning)
+        members = np.stack(scores)
+        disagreement = members.std(0)
+        for reward, score in zip(self.inside, scores, strict=True):
+            values.setdefault(reward.name, score)
+        values["disagreement"] = disagreement
+        if self.how == "min":
+            return members.min(0), values
+        combined: Array = members.mean(0) - (self.penalty * disagreement if self.how == "mean-std" else 0.0)
+        return combined, values
+
+
+class NonEmpty(Composite):
+    """A reward for texts that say something; a continuation of white space alone gets `value` and is not shown to the reward at all."""
+
+    def __init__(self, reward: "RewardSpec | Reward", value: float = -1.0) -> None:
+        super().__init__(reward)
+        if not np.isfinite(value):
+            raise InvalidArgumentError(f"non-empty: value must be finite, got {value!r}")
+        self.value = float(value)
+        low, high = _range_of(self.inside[0])
+        self.low, self.high = min(low, self.value), max(high, self.value)
+
+    def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
+        """Return the scores; the values inside are those of the texts that were scored and `value` elsewhere."""
+        full = np.array([bool(e.continuation.strip()) for e in episodes], np.bool_)
+        (scores,), values = self.inner_terms([e for e, keep in zip(episodes, full, strict=True) if keep], learning)
+
+        def spread(inner: Array) -> Array:
+            whole = np.full(len(episodes), self.value)
+            whole[full] = inner
+            return whole
+
+        return spread(scores), {name: spread(inner) for name, inner in values.items()}
+
+
+class LengthPenalty:
+    """Minus `per_token` for every token of the continuation beyond `free` ones; words where only the text is known. At most 0."""
+
+    high = 0.0
+    version = "1"
+    license = "Apache-2.0"
+
+    def __init__(self, per_token: float = 0.01, free: int = 0) -> None:
+        if not per_token > 0 or free < 0:
+            raise InvalidArgumentError(f"length-penalty: per_token must be above 0 and free at least 0, got {per_token!r} and {free!r}")
+        self.per_token, self.free = float(per_token), int(free)
+
+    def score(self, episodes: Sequence[Episode]) -> list[float]:
+        """Return the penalties, (n,)."""
+        lengths = [len(e.continuation_ids) or len(e.continuation.split()) for e in episodes]
+        return [-self.per_token * max(0, length - self.free) for length in lengths]
+
+
+def _range_of(reward: Reward) -> tuple[float, float]:
+    """Return the range that a weighted sum of declared ranges has."""
+    low = high = 0.0
+    for term in reward.terms:
+        declared = declaration_of(term.model)
+        ends = (term.weight * declared.low, term.weight * declared.high)
+        low, high = low + min(ends), high + max(ends)
+    return low, high

@@ -1,0 +1,50 @@
+"""Declaration: what a reward model says of itself - range, version, licence, needs - as attributes that it may have."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from textgym.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a reward model declares; whatever it leaves out has the value given here.
+
+    Attributes:
+        low, high: The range of its scores.
+        version: Changes whenever scores change; part of the cache's key.
+        license: Of the model and its data, an SPDX identifier.
+        needs_references: True if it cannot score an episode without reference texts.
+        deterministic: False if equal episodes may get different scores.
+        min_texts_per_second: The speed below which a conformance check calls it slow.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    version: str = ""
+    license: str = ""
+    needs_references: bool = False
+    deterministic: bool = True
+    min_texts_per_second: float = 10.0
+
+
+def declaration_of(model: Any) -> Declaration:
+    """Return what `model` declares; raises for a range that is empty or no pair of numbers."""
+    default = Declaration()
+    found = {name: getattr(model, name, getattr(default, name)) for name in Declaration.__dataclass_fields__}
+    try:
+        low, high = float(found["low"]), float(found["high"])
+    except (TypeError, ValueError):
+        raise InvalidArgumentError(f"low and high must be numbers, got {found['low']!r} and {found['high']!r}") from None
+    if not low < high:
+        raise InvalidArgumentError(f"the declared range must go upwards, got {low} to {high}")
+    return Declaration(
+        low,
+        high,
+        str(found["version"]),
+        str(found["license"]),
+        bool(found["needs_references"]),
+        bool(found["deterministic"]),
+        float(found["min_texts_per_second"]),
+    )

@@ -1,0 +1,194 @@
+"""The text form of rewards: `human-rating + 0.2*fluency - 0.1*clip(length(target=20), -5, 0)`, read into names, weights and options.
+
+    sum      = ["-"] product { ("+" | "-") product }
+    product  = [number "*"] call
+    call     = name ["(" [argument {"," argument}] ")"]
+    argument = name "=" value | value | sum
+    value    = number | 'text' | "text" | true | false | none | [..] | {..} | name
+
+A name may hold hyphens, dots, slashes and colons, so a minus sign needs a space on each side.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeAlias
+
+from textgym.errors import InvalidArgumentError
+
+NAME = re.compile(r"[A-Za-z_~./][\w./:~-]*")
+NUMBER = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")
+WORDS = {"true": True, "false": False, "none": None, "null": None}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A reward by name, with what stands in its brackets.
+
+    Attributes:
+        name: Registered name.
+        arguments: Values, and rewards (as `Sum`s), by place.
+        options: Values by name.
+    """
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+Sum: TypeAlias = list[tuple[float, Call]]
+"""Weights and calls."""
+
+
+def parse(text: str) -> Sum:
+    """Return the weights and calls of a text; raises `InvalidArgumentError` that shows where it stopped making sense."""
+    reader = _Reader(text)
+    result = reader.sum()
+    reader.expect_end()
+    return result
+
+
+def show(call: Call) -> str:
+    """Return a call as text that `parse` reads again."""
+    inside = [show_sum(a) if isinstance(a, list) and a and isinstance(a[0], tuple) else _show_value(a) for a in call.arguments]
+    inside += [f"{key}={_show_value(value)}" for key, value in call.options.items()]
+    return f"{call.name}({', '.join(inside)})" if inside else call.name
+
+
+def show_sum(summands: Sequence[tuple[float, Call]]) -> str:
+    """Return a sum as text that `parse` reads again."""
+    text = ""
+    for weight, call in summands:
+        factor = "" if abs(weight) == 1 else f"{abs(weight):g}*"
+        sign = "-" if weight < 0 else "+"
+        text += f" {sign} {factor}{show(call)}" if text else f"{'-' if weight < 0 else ''}{factor}{show(call)}"
+    return text
+
+
+def _show_value(value: Any) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+
+    def sum(self) -> Sum:
+        sign = -1.0 if self.take("-") else 1.0
+        found = [self.product(sign)]
+        while True:
+            if self.take("+"):
+                found.append(self.product(1.0))
+            elif self.take("-"):
+                found.append(self.product(-1.0))
+            else:
+                return found
+
+    def product(self, sign: float) -> tuple[float, Call]:
+        weight = self.match(NUMBER)
+        if weight is not None and not self.take("*"):
+            self.fail("a * after the weight")
+        return sign * float(weight or 1.0), self.call()
+
+    def call(self) -> Call:
+        name = self.match(NAME)
+        if name is None:
+            self.fail("the name of a reward")
+        arguments: list[Any] = []
+        options: dict[str, Any] = {}
+        if self.take("("):
+            while not self.take(")"):
+                key = self.option_name()
+                if key is not None:
+                    options[key] = self.value()
+                elif options:
+                    self.fail("name=value: arguments by place come first")
+                else:
+                    arguments.append(self.argument())
+                if not self.take(",") and not self.peek(")"):
+                    self.fail("a comma or a closing bracket")
+        return Call(name, tuple(arguments), options)
+
+    def option_name(self) -> str | None:
+        start, name = self.at, self.match(re.compile(r"[A-Za-z_]\w*"))
+        if name is not None and self.take("="):
+            return name
+        self.at = start
+        return None
+
+    def argument(self) -> Any:
+        """Return a sum of rewards, or a value if it is a number, a quoted text, or a JSON list or object."""
+        start = self.at
+        self.take("-")
+        number = self.match(NUMBER)
+        if number is not None and not self.peek("*"):
+            self.at = start
+            return self.value()
+        self.at = start
+        if any(self.peek(mark) for mark in ("'", '"', "[", "{")):
+            return self.value()
+        return self.sum()
+
+    def value(self) -> Any:
+        sign = -1 if self.take("-") else 1
+        number = self.match(NUMBER)
+        if number is not None:
+            return sign * (int(number) if number.isdigit() else float(number))
+        if sign < 0:
+            self.fail("a number after the minus sign")
+        for quote in ("'", '"'):
+            if self.peek(quote):
+                return self.quoted(quote)
+        if self.peek("[") or self.peek("{"):
+            try:
+                value, self.at = json.JSONDecoder().raw_decode(self.text, self.at)
+            except json.JSONDecodeError:
+                self.fail("a JSON list or object")
+            return value
+        word = self.match(NAME)
+        if word is None:
+            self.fail("a value")
+        return WORDS.get(word.lower(), word)
+
+    def quoted(self, quote: str) -> str:
+        end = self.at + 1
+        while end < len(self.text) and self.text[end] != quote:
+            end += 2 if self.text[end] == "\\" and self.text[end + 1 : end + 2] in (quote, "\\") else 1
+        if end >= len(self.text):
+            self.fail(f"a closing {quote}")
+        raw, self.at = self.text[self.at + 1 : end], end + 1
+        return re.sub(rf"\\([\\{quote}])", r"\1", raw)
+
+    # --- characters --------------------------------------------------------------------------------------------------------------
+
+    def peek(self, mark: str) -> bool:
+        while self.at < len(self.text) and self.text[self.at].isspace():
+            self.at += 1
+        return self.text.startswith(mark, self.at)
+
+    def take(self, mark: str) -> bool:
+        found = self.peek(mark)
+        self.at += len(mark) if found else 0
+        return found
+
+    def match(self, pattern: re.Pattern[str]) -> str | None:
+        self.peek("")
+        found = pattern.match(self.text, self.at)
+        if found is None:
+            return None
+        self.at = found.end()
+        return found.group()
+
+    def expect_end(self) -> None:
+        self.peek("")
+        if self.at < len(self.text):
+            self.fail("+, - or the end")
+
+    def fail(self, wanted: str) -> NoReturn:
+        before, after = self.text[: self.at].rstrip(), self.text[self.at :].strip()
+        place = f"after {before!r}" if before else "at the beginning"
+        raise InvalidArgumentError(f"cannot read the reward {self.text!r}: expected {wanted} {place}, got {after[:20] or 'the end'!r}")

@@ -1,0 +1,127 @@
+"""RewardTerm: one reward model under its name, every score of it checked at the border before anything else sees it."""
+
+import inspect
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from textgym.episode import Episode
+from textgym.errors import InvalidArgumentError, RewardError, one_line
+from textgym.rewards.declaration import declaration_of
+from textgym.rewards.protocol import Array, CompositeRewardModel, RewardModel, Scores
+from textgym.rewards.serving import Failure, Serving, serve
+
+logger = logging.getLogger("textgym")
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """One reward model with its weight and where it comes from.
+
+    Attributes:
+        name: As logged.
+        model: Scores the episodes.
+        weight: Of its scores in the sum.
+        origin: The plugin and distribution that registered it, "" for an object from the user's code.
+        options: The settings it was made with.
+        serving: How it is called if that takes long; None for what the model declares, or plainly.
+    """
+
+    name: str
+    model: RewardModel
+    weight: float = 1.0
+    origin: str = ""
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    serving: Serving | None = None
+
+    def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
+        """Return the unweighted, checked scores, (n,) float64, and the values inside a composite model by name.
+
+        A score is nan only where the serving's `on_failure="drop"` gave an episode up.
+        """
+        if isinstance(self.model, CompositeRewardModel):
+            return self.model.score_terms(episodes, learning)
+        return self.score(episodes), {}
+
+    def score(self, episodes: Sequence[Episode]) -> Array:
+        """Return the unweighted, checked scores, (n,) float64."""
+        if isinstance(self.model, CompositeRewardModel):
+            return self.model.score_terms(episodes)[0]
+        if not episodes:
+            return np.zeros(0)
+        serving = self.serving or getattr(self.model, "serving", None)
+        if isinstance(serving, Serving):
+            return self._served(episodes, serving)
+        if inspect.iscoroutinefunction(self.model.score):
+            return self._served(episodes, Serving(batch_size=len(episodes), timeout=600.0, retries=0))
+        try:
+            raw = self.model.score(list(episodes))
+        except Exception as error:
+            raise RewardError(f"{self} raised {one_line(error)} - on {_culprit(self.model, episodes)}") from error
+        return self.checked(raw, episodes)
+
+    def _served(self, episodes: Sequence[Episode], serving: Serving) -> Array:
+        scores, start = np.full(len(episodes), np.nan), 0
+        for piece, result in serve(self.model.score, episodes, serving):
+            stop = start + len(piece)
+            if isinstance(result, Failure):
+                which = f"episode {start} of {len(episodes)}" if len(piece) == 1 else f"episodes {start}..{stop - 1} of {len(episodes)}"
+                message = f"{self} failed: {result} - on {which}: {_shown(piece[0].text)}"
+                if serving.on_failure == "fail":
+                    raise RewardError(message)
+                logger.warning("%s; dropped", message)
+            else:
+                scores[start:stop] = self.checked(result, piece)
+            start = stop
+        return scores
+
+    def checked(self, raw: Scores, episodes: Sequence[Episode]) -> Array:
+        """Return `raw` as (n,) float64; raise `RewardError` naming plugin, episode and text unless it is n finite numbers."""
+        if hasattr(raw, "detach"):  # a torch tensor, on whatever device
+            raw = raw.detach().cpu()
+            raw = (raw.double() if raw.is_floating_point() else raw).numpy()  # NumPy has no bfloat16
+        try:
+            scores = np.asarray(raw)
+        except ValueError:
+            scores = np.empty(0, object)
+        if scores.dtype.kind not in "fiub":
+            raise RewardError(f"{self} must return numbers, got {_shown(raw)}")
+        if scores.shape != (len(episodes),):
+            raise RewardError(f"{self} must return {len(episodes)} scores for {len(episodes)} episodes, got shape {scores.shape}")
+        bad = np.flatnonzero(~np.isfinite(scores))
+        if bad.size:
+            raise RewardError(f"{self} returned {scores[bad[0]]} for episode {bad[0]} of {len(episodes)}: {_shown(episodes[bad[0]].text)}")
+        return scores.astype(np.float64)
+
+    def identity(self) -> str:
+        """Return what the scores depend on beside the episode: plugin, version, options; raises for an object from the user's code."""
+        nested = getattr(self.model, "identity", None)
+        if callable(nested):
+            return str(nested())
+        if not self.origin:
+            raise InvalidArgumentError(f"{self} has no registered name by which its scores could be kept: pass identity=")
+        options = json.dumps(dict(self.options), sort_keys=True, default=repr)
+        return f"{self.origin} {declaration_of(self.model).version} {options}"
+
+    def __str__(self) -> str:
+        return f"reward {self.name!r}" + (f" of plugin {self.origin}" if self.origin else "")
+
+
+def _culprit(model: RewardModel, episodes: Sequence[Episode]) -> str:
+    """Return which episode makes `model` raise, found by scoring them one at a time."""
+    for i, episode in enumerate(episodes):
+        try:
+            model.score([episode])
+        except Exception:
+            return f"episode {i} of {len(episodes)}: {_shown(episode.text)}"
+    return f"a batch of {len(episodes)} episodes, each of which it scores alone"
+
+
+def _shown(value: object) -> str:
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= 120 else text[:117] + "..."
