@@ -40,7 +40,7 @@ class Vocabulary:
         """Return the token ids of each text, special tokens added as the tokenizer does; never an empty list."""
         if not texts:
             return []
-        encoded: list[list[int]] = self.tokenizer(list(texts))["input_ids"]
+        encoded: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]  # no warning about length: callers cut
         first = self.tokenizer.bos_token_id
         start = [first if first is not None else min(self.eos_ids)]
         return [ids or start for ids in encoded]
