@@ -21,6 +21,7 @@ LAYERS = [
     "policies",
     "agent",
     "experiments",
+    "reward_modeling",
     "cli",
 ]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def make_reward(spec: "RewardSpec | Reward", **options: Any) -> Reward:
     """Build a reward.
 
     Args:
-        spec: A registered name; a text like "human-rating + 0.2*fluency - 0.1*length(target=20)"; a function or coroutine function
+        spec: A registered name; a folder that holds a reward model; a text like "human-rating + 0.2*fluency - 0.1*length(target=20)"; a function or coroutine function
             `episodes -> scores`; an object (or class) with `score` or `score_tokens`; a `torch.nn.Module`; or a mapping of names or texts to
             weights.
         **options: Settings of the registered reward (or of the class); `device` and `dtype` of a torch module.
@@ -125,6 +126,8 @@ def _named(text: str, options: Mapping[str, Any]) -> Reward:
     """Return the reward of a registered name or of a text that combines several."""
     if text.strip() in installed_plugins().registrations("reward"):
         return Reward((_term(Call(text.strip(), (), dict(options))),))
+    if Path(text).is_dir():
+        return Reward((_term(Call(_reader_of(Path(text)), (), {"path": text, **options}), text),))
     summands = parse(text)
     if len(summands) == 1 and summands[0][0] == 1.0:  # a single one, which may be given its options either way
         call = summands[0][1]
@@ -132,6 +135,19 @@ def _named(text: str, options: Mapping[str, Any]) -> Reward:
     if options:
         raise InvalidArgumentError(f"options {sorted(options)} fit one named reward, not the sum {text!r}: write name(option=value)")
     return Reward(tuple(_term(call, show(call), weight) for weight, call in summands))
+
+
+def _reader_of(folder: Path) -> str:
+    """Return the registered reward that says of itself, by `reads_folder(path)`, that it is made from such a folder."""
+    readers = {
+        name: registration.factory.reads_folder  # type: ignore[attr-defined]
+        for name, registration in installed_plugins().registrations("reward").items()
+        if hasattr(registration.factory, "reads_folder")
+    }
+    for name, reads in readers.items():
+        if reads(folder):
+            return name
+    raise InvalidArgumentError(f"the folder {str(folder)!r} holds no reward model that one of these can read: {', '.join(readers) or 'none'}")
 
 
 def _term(call: Call, name: str | None = None, weight: float = 1.0) -> RewardTerm:
