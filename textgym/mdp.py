@@ -137,7 +137,7 @@ class TokenMDP:
             self._mask[row, : len(ids)] = 1
             self._length[row] = self._prompt_length[row] = len(ids)
             self._prompt_index[row] = index
-        if self._session.scorers:
+        if self._session.scorers and len(rows):
             self._session.start([int(r) for r in rows], [self.prompt_set.ids[i] for i in chosen])
 
     def observe(self) -> Observation:
@@ -168,7 +168,7 @@ class TokenMDP:
         self._length[stepped] += 1
 
         rewards = np.zeros(self.n_rows)
-        if self._session.scorers:
+        if self._session.scorers and len(rows):
             rewards[stepped] += self._session.step(stepped.tolist(), tokens.tolist())
         stopped = self._is_eos[tokens]
         if self.task.stop:
@@ -267,7 +267,7 @@ class TokenMDP:
             rng.bit_generator.state = rng_state
             self._rngs[row] = rng
         self.reward.load_state(state["reward"])
-        if self._session.scorers:
+        if self._session.scorers and len(rows):
             for row in range(self.n_rows):  # dense scorers see the running episodes again
                 prompt = self._ids[row, : self._prompt_length[row]].tolist()
                 self._session.start([row], [prompt])
