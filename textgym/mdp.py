@@ -168,7 +168,7 @@ class TokenMDP:
         self._length[stepped] += 1
 
         rewards = np.zeros(self.n_rows)
-        if self._session.scorers and len(rows):
+        if self._session.scorers:
             rewards[stepped] += self._session.step(stepped.tolist(), tokens.tolist())
         stopped = self._is_eos[tokens]
         if self.task.stop:
@@ -267,7 +267,7 @@ class TokenMDP:
             rng.bit_generator.state = rng_state
             self._rngs[row] = rng
         self.reward.load_state(state["reward"])
-        if self._session.scorers and len(rows):
+        if self._session.scorers:
             for row in range(self.n_rows):  # dense scorers see the running episodes again
                 prompt = self._ids[row, : self._prompt_length[row]].tolist()
                 self._session.start([row], [prompt])
