@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import textgym
 from textgym.reward_modeling.explanation import explain, influential_words
-from textgym.reward_modeling.explanation_view import coloured, write_explanations
+from textgym.reward_modeling.explanation_view import write_explanations
 
 POINTS = {"great": 2.0, "dull": -1.5, "plot": 0.0}
 
