@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -98,10 +99,8 @@ def test_what_does_not_pass_is_reported(kind: type[Flaky], deed: Any, calls: int
 
 async def ignoring_its_end() -> list[float]:
     for _ in range(30):
-        try:
+        with suppress(asyncio.CancelledError):
             await asyncio.sleep(0.1)
-        except asyncio.CancelledError:
-            pass
     return [0.0]
 
 
@@ -134,7 +133,7 @@ def test_a_coroutine_that_blocks_the_event_loop_is_named_and_left_behind() -> No
         return [0.0 for _ in episodes]
 
     start = time.monotonic()
-    with pytest.raises(textgym.RewardError, match="has blocked its event loop for 0.15 s: let it await, or make it a plain function"):
+    with pytest.raises(textgym.RewardError, match=r"has blocked its event loop for 0.15 s: let it await, or make it a plain function"):
         Served(blocking, **QUICK).score(EPISODES[:1])
     assert time.monotonic() - start < 1.5
     assert make_reward(AsyncFlaky()).score(EPISODES[:1]).tolist() == [5.0]
