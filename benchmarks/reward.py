@@ -1,5 +1,7 @@
 """What a reward costs: "log-prob" per token by the length of the prefix, and the score cache per text.
 
+Seconds are of this process's one thread, not of the clock, so that other processes on the machine move the figures less.
+
 Usage: python benchmarks/reward.py [--quick] [--rounds 15] [--rows 1 16]
 
 The language model is the bundled one; as it has 128 positions, its table of positions is repeated to make room for 256 tokens (the scores of the
@@ -45,9 +47,9 @@ def step_seconds(model, vocabulary, rows, rng):
     scorer.start(every, [[0]] * rows)
     seconds = []
     for row in tokens:
-        start = time.perf_counter()
+        start = time.process_time()
         scorer.step(every, row)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return np.array(seconds)
 
 
@@ -55,9 +57,9 @@ def whole_seconds(model, vocabulary, rows, length, rng):
     """Return the seconds of scoring `rows` unfinished texts of one length anew, as a reward without a step form does at every token."""
     ids = rng.integers(10, vocabulary.size, (rows, length)).tolist()
     episodes = [textgym.Episode("", "x", (0,), tuple(i)) for i in ids]
-    start = time.perf_counter()
+    start = time.process_time()
     model.score(episodes)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def spread(values, form="{:.2f}"):
@@ -78,7 +80,7 @@ def log_prob_table(folder, all_rows, rounds):
         step_seconds(model, vocabulary, rows, rng)  # warm
         steps = np.stack([step_seconds(model, vocabulary, rows, rng) for _ in range(rounds)]) / rows * 1e6  # (rounds, steps)
         by_length = {n: np.median(steps[:, n - WINDOW : n + WINDOW], 1) for n in LENGTHS}
-        anew = {n: np.array([whole_seconds(model, vocabulary, rows, n, rng) for _ in range(rounds)]) / rows * 1e6 for n in LENGTHS}
+        anew = {n: np.array([whole_seconds(model, vocabulary, rows, n, rng) for _ in range(min(rounds, 3))]) / rows * 1e6 for n in LENGTHS}
         for n in LENGTHS:
             ratio, anew_ratio = by_length[n] / by_length[LENGTHS[0]], anew[n] / anew[LENGTHS[0]]
             cells = [spread(by_length[n], "{:,.0f}"), spread(ratio), spread(anew[n], "{:,.0f}"), spread(anew_ratio)]
@@ -95,10 +97,10 @@ def cache_table(folder, n_texts, rounds):
         episodes = [textgym.Episode("A text", f" number {k} of round {i}") for k in range(n_texts)]
         reward = Cached(lambda batch: [0.0] * len(batch), Path(folder) / "scores.sqlite", identity="constant")
         for found in (new, known):
-            start = time.perf_counter()
+            start = time.process_time()
             for at in range(0, n_texts, 64):
                 reward.score(episodes[at : at + 64])
-            found.append((time.perf_counter() - start) / n_texts * 1e6)
+            found.append((time.process_time() - start) / n_texts * 1e6)
     print(f"| a text that is not there: look, score, commit | {spread(new, '{:,.0f}')} |")
     print(f"| a text that is there | {spread(known, '{:,.0f}')} |")
 
