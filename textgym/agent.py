@@ -26,6 +26,7 @@ from textgym.rewards.reward import make_reward
 from textgym.tasks import Task, find_task_name, make_task
 
 AGENT_FILE = "agent.json"
+DEFAULT_KL_COEF = 0.1
 
 
 class Agent(ABC):
@@ -98,6 +99,14 @@ class Agent(ABC):
     def set_logger(self, logger: Logger) -> None:
         """Log to the given stable-baselines3 logger."""
         self.logger = logger
+
+    def kl_coefficient(self, given: float | None) -> float:
+        """Return the KL penalty's coefficient: as given, or by default 0.1 with a reference model and 0 without one."""
+        if given is None:
+            return DEFAULT_KL_COEF if self.reference_model is not None else 0.0
+        if given > 0 and self.reference_model is None:
+            raise InvalidArgumentError(f"kl_coef={given} needs a reference model, but {self.model!r} has no weights yet: pass kl_coef=0")
+        return given
 
     def make_policy(self) -> CausalLMPolicy:
         """Return a fresh policy on the agent's device, with an optimizer of learning rate 0 (for agents that build their own)."""
