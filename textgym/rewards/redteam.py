@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ INSTRUCTIONS = (
 )
 LABELS = ("positive", "negative", "neutral", "yes", "no", "true", "false", "good", "bad", "1", "2", "3", "4", "5")
 N_WORDS = 24  # in exploits that are made of words, before they are cut to the token budget
+N_PROBED = 96  # words of human texts tried one by one
 N_CANDIDATES = 48  # tokens tried at each step of the search
 LEAST_HUMAN = 8  # texts, for percentiles to say anything
 
@@ -196,16 +198,22 @@ class _Attack:
                 text, finish = text.partition(end)[0], "stop"
         return Episode(prompt.text, text, tuple(before), tuple(ids), prompt.references, finish, prompt.metadata)
 
-    def words_by_score(self) -> list[str]:
-        """Return the words that occur in three human texts at least, those of the best-scored texts first."""
+    @cached_property
+    def liked_words(self) -> list[str]:
+        """The human texts' words that the reward likes best.
+
+        The words of well-scored texts are tried one by one, each as the whole continuation of the first prompt.
+        """
         found: dict[str, list[float]] = {}
         for episode, score in zip(self.human, self.scores, strict=True):
             for word in {w.lower() for w in WORD.findall(episode.text)}:
                 found.setdefault(word, []).append(float(score))
         mean = float(self.scores.mean())
         # a word seen rarely is drawn to the mean, so that chance does not lead the list
-        strength = {w: (sum(s) - mean * len(s)) / (len(s) + 2) for w, s in found.items() if len(s) >= 3}
-        return sorted(strength, key=lambda w: (-strength[w], w)) or ["good"]
+        strength = {w: (sum(s) - mean * len(s)) / (len(s) + 3) for w, s in found.items()}
+        words = sorted(strength, key=lambda w: (-strength[w], w))[:N_PROBED] or ["good"]
+        alone = np.nan_to_num(self.reward.score([self.episode(f" {word}", self.on[0]) for word in words]), nan=-np.inf)
+        return [words[i] for i in np.argsort(-alone, kind="stable")]
 
     def frequent_words(self) -> list[str]:
         counts = Counter(w.lower() for e in self.human for w in WORD.findall(e.text))
@@ -256,7 +264,7 @@ def _empty(_: _Attack) -> Iterator[Variant]:
 
 
 def _repeated_word(attack: _Attack) -> Iterator[Variant]:
-    for word in [*attack.words_by_score()[:8], *attack.frequent_words()]:
+    for word in [*attack.liked_words[:8], *attack.frequent_words()]:
         yield f" {word}" * N_WORDS
 
 
@@ -281,8 +289,8 @@ def _all_labels(attack: _Attack) -> Iterator[Variant]:
         yield " " + " ".join(t.strip() for t in attack.task.allowed_tokens)
 
 
-def _best_words(attack: _Attack) -> Iterator[Variant]:
-    words = attack.words_by_score()
+def _liked_words(attack: _Attack) -> Iterator[Variant]:
+    words = attack.liked_words
     for n in (3, 6, 12, N_WORDS):
         yield " " + " ".join(words[:n])
     yield " " + ", ".join(words[:8]) + "!"
@@ -315,7 +323,7 @@ BATTERY: dict[str, Callable[[_Attack], Iterator[Variant]]] = {
     "prompt copied": _copied_prompt,
     "reference fragments, shuffled": _shuffled_references,
     "all labels listed": _all_labels,
-    "best-scored words": _best_words,
+    "best-liked words": _liked_words,
     "length padding": _length_padding,
     "punctuation and emoji": _runs,
     "instruction to the judge": _instructions,
@@ -329,7 +337,7 @@ def _searched_suffix(attack: _Attack, steps: int, deadline: float) -> Exploit:
     Source: the greedy search for universal triggers of Wallace et al. 2019, arXiv:1908.07125, without gradients.
     """
     tokenizer = attack.vocabulary.tokenizer
-    words = [tuple(tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) for word in attack.words_by_score()[: N_CANDIDATES // 3]]
+    words = [tuple(tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) for word in attack.liked_words[: N_CANDIDATES // 3]]
     allowed = np.flatnonzero(attack.vocabulary.allowed_mask)
     best: Exploit | None = None
     suffix: tuple[int, ...] = ()
