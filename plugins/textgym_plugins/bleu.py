@@ -30,7 +30,7 @@ class Bleu:
         if tokenize not in ("13a", "char", "intl", "none", "zh"):
             raise textgym.InvalidArgumentError(f'bleu: tokenize must be "13a", "char", "intl", "none" or "zh", got {tokenize!r}')
         try:
-            from sacrebleu.metrics import BLEU
+            from sacrebleu.metrics.bleu import BLEU
         except ImportError:
             raise textgym.MissingExtraError('the reward "bleu"', "references") from None
         self._metric = BLEU(lowercase=lowercase, tokenize=tokenize, max_ngram_order=max_order, effective_order=True)

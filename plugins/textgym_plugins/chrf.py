@@ -27,7 +27,7 @@ class Chrf:
         if word_order < 0 or beta < 1:
             raise textgym.InvalidArgumentError(f"chrf: word_order must be at least 0 and beta at least 1, got {word_order} and {beta}")
         try:
-            from sacrebleu.metrics import CHRF
+            from sacrebleu.metrics.chrf import CHRF
         except ImportError:
             raise textgym.MissingExtraError('the reward "chrf"', "references") from None
         self._metric = CHRF(word_order=word_order, beta=beta, lowercase=lowercase)

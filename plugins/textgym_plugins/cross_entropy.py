@@ -84,7 +84,8 @@ class CrossEntropy:
         read = np.array(wanted[: limit - len(prefix)], np.int64)
         log_probs = self._reference.log_probs([(np.array(prefix, np.int64), read)], SamplingRule(), None).astype(np.float64)
         beyond = np.full(len(wanted) - len(read), -np.log(self._vocabulary.size))  # not read: any token is as good as another
-        return np.exp(np.concatenate([log_probs, beyond]).clip(min=-100.0))
+        probabilities: NDArray[np.float64] = np.exp(np.concatenate([log_probs, beyond]).clip(min=-100.0))
+        return probabilities
 
 
 @textgym.hookimpl

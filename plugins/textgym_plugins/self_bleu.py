@@ -7,6 +7,7 @@ from typing import Any
 import textgym
 
 SENTENCE_END = re.compile(r"(?<=[.!?…。！？])\s*|\n+")
+MARKS = " \t\r\n.!?…。！？"  # at a sentence's end, where nearly all sentences agree
 MOST = 24  # sentences; each is compared with all the others
 
 
@@ -14,7 +15,8 @@ class SelfBleu:
     """Mean BLEU of each sentence of the continuation against its other sentences; 0 (nothing in common) .. 1 (all the same).
 
     Fewer than two sentences have nothing to compare and score 0; so repetition inside one sentence goes unseen ("repetition" sees it).
-    Sentences end at full stops, exclamation and question marks and at line breaks; the first 24 are read.
+    Sentences end at full stops, exclamation and question marks and at line breaks, which are not
+    compared; the first 24 are read.
 
     Source: Zhu et al. (2018), "Texygen: A Benchmarking Platform for Text Generation Models", arXiv:1802.01886; there between the texts of a
     system, here inside one text, since a reward does not depend on the other episodes of its batch. Computed by sacreBLEU.
@@ -29,7 +31,7 @@ class SelfBleu:
         if max_order < 1:
             raise textgym.InvalidArgumentError(f"self-bleu: max_order must be at least 1, got {max_order}")
         try:
-            from sacrebleu.metrics import BLEU
+            from sacrebleu.metrics.bleu import BLEU
         except ImportError:
             raise textgym.MissingExtraError('the reward "self-bleu"', "references") from None
         self._metric = BLEU(lowercase=True, max_ngram_order=max_order, effective_order=True)
@@ -39,7 +41,7 @@ class SelfBleu:
         return [self._between(episode.continuation) for episode in episodes]
 
     def _between(self, text: str) -> float:
-        sentences = [s.strip() for s in SENTENCE_END.split(text) if any(c.isalnum() for c in s)][:MOST]
+        sentences = [s.strip(MARKS) for s in SENTENCE_END.split(text) if any(c.isalnum() for c in s)][:MOST]
         if len(sentences) < 2:
             return 0.0
         each = [self._metric.sentence_score(s, sentences[:i] + sentences[i + 1 :]).score / 100 for i, s in enumerate(sentences)]
