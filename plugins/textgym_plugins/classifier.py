@@ -41,6 +41,8 @@ class Classifier:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        from textgym.lm.language_model import no_progress_bars
+
         if not self.reads_folder(Path(path)):
             raise textgym.InvalidArgumentError(f"classifier: {path!r} is no folder of a model ...ForSequenceClassification")
         if batch_size < 1 or (max_length is not None and max_length < 1):
@@ -54,8 +56,14 @@ class Classifier:
         self._settings = (path, label, pair, batch_size, max_length, device, dtype)
         self._pair, self._batch_size, self._device = pair, batch_size, device
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(path, truncation_side="left", padding_side="right", **local)
-        model: Any = AutoModelForSequenceClassification.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True, **local)
+        try:
+            with no_progress_bars():
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(path, truncation_side="left", padding_side="right", **local)
+                model: Any = AutoModelForSequenceClassification.from_pretrained(
+                    path, dtype=getattr(torch, dtype), use_safetensors=True, **local
+                )
+        except (OSError, ValueError) as error:
+            raise textgym.InvalidArgumentError(f"classifier: cannot load {path!r}: {' '.join(str(error).split())}") from None
         self._model = model.to(device).eval().requires_grad_(False)
         config = model.config
         if self._tokenizer.pad_token is None:  # decoders; the mask tells padding from text

@@ -42,11 +42,14 @@ class EmbeddingSimilarity:
             folder = model or _bundled_folder()
         except ImportError:
             raise textgym.MissingExtraError('the reward "embedding-similarity"', "embedding") from None
+        from textgym.lm.language_model import no_progress_bars
+
         self._settings = (model, batch_size, device)
         self._batch_size = batch_size
-        self._model = SentenceTransformer(
-            folder, device=device, local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
-        )
+        with no_progress_bars():
+            self._model = SentenceTransformer(
+                folder, device=device, local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            )
 
     def __reduce__(self) -> tuple[type["EmbeddingSimilarity"], tuple[str | None, int, str]]:
         return EmbeddingSimilarity, self._settings  # a copy in another process reads the model itself

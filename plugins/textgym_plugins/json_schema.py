@@ -31,7 +31,9 @@ class JsonSchema:
         try:
             from jsonschema.exceptions import SchemaError
             from jsonschema.validators import Draft202012Validator, validator_for
-            from referencing import Registry
+            from referencing import Registry, Resource
+            from referencing.exceptions import Unresolvable
+            from referencing.jsonschema import DRAFT202012
         except ImportError:
             raise textgym.MissingExtraError('the reward "json-schema"', "json-schema") from None
         if not 0 <= partial <= 1:
@@ -44,9 +46,13 @@ class JsonSchema:
             kind.check_schema(read)
         except SchemaError as error:
             raise textgym.InvalidArgumentError(f"json-schema: no schema: {error.message} at {error.json_path}") from None
+        resolver = Registry().resolver_with_root(Resource.from_contents(read, default_specification=DRAFT202012))
         for reference in _references(read):
-            if not reference.startswith("#"):
-                raise textgym.InvalidArgumentError(f'json-schema: "$ref" must point into the schema ("#/..."), got {reference!r}')
+            try:
+                resolver.lookup(reference)
+            except Unresolvable:
+                message = f'json-schema: "$ref" must point into the schema ("#/..."), got {reference!r}'
+                raise textgym.InvalidArgumentError(message) from None
         self.schema, self.partial = read, partial
         self._validator = kind(read, registry=Registry())  # an empty registry: nothing is fetched
 

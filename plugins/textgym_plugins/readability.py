@@ -10,7 +10,6 @@ SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "flesch_reading_ease": (0.0, 100.0),
         "flesch_kincaid_grade": (0.0, 20.0),
-        "gunning_fog": (0.0, 20.0),
         "smog_index": (0.0, 20.0),
         "automated_readability_index": (0.0, 20.0),
         "coleman_liau_index": (0.0, 20.0),
@@ -22,7 +21,7 @@ class Readability:
     """Reading ease of the text; 0 (hardest) .. 100 (easiest), or, for another `measure`, the school grade it needs; 0 .. 20.
 
     Args:
-        measure: "flesch_reading_ease", or a grade, to be used with a negative weight: "flesch_kincaid_grade", "gunning_fog", "smog_index",
+        measure: "flesch_reading_ease", or a grade, to be used with a negative weight: "flesch_kincaid_grade", "smog_index",
             "automated_readability_index", "coleman_liau_index".
         part: "text" reads prompt and continuation together, "continuation" the continuation alone.
 
