@@ -133,7 +133,7 @@ def test_wrong_options_are_one_line(name: str, options: dict[str, Any]) -> None:
 FREE = [n for n in SETTINGS if n not in ("embedding-similarity", "cross-entropy")]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(continuation=st.text(max_size=120), reference=st.text(max_size=80))
 def test_free_text_scores_within_range(continuation: str, reference: str) -> None:
     episode = textgym.Episode("The", continuation, references=(reference,))
