@@ -1,9 +1,10 @@
 """The reward "json-schema": whether a continuation is JSON that fits a schema."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import textgym
 
@@ -16,7 +17,7 @@ class JsonSchema:
             draft 2020-12. References may only point into the schema itself: nothing is fetched.
         partial: What JSON is worth that does not fit, 0 .. 1; 0.2, say, makes the first step easier to find.
 
-    White space around the JSON is left out; NaN and Infinity are no JSON.
+    White space around the JSON is left out; NaN, Infinity and numbers too large for a float are no JSON.
 
     Source: json-schema.org, draft 2020-12; checked by jsonschema. A verifier: an empty object fits many a schema, so demand what you need
     by "required".
@@ -65,13 +66,17 @@ class JsonSchema:
 
     def _score(self, text: str) -> float:
         try:
-            return 1.0 if self._validator.is_valid(json.loads(text, parse_constant=_refuse)) else self.partial
+            return 1.0 if self._validator.is_valid(json.loads(text, parse_constant=_refuse, parse_float=_finite)) else self.partial
         except (ValueError, RecursionError):  # no JSON; or nested deeper than anybody wants to read
             return 0.0
 
 
-def _refuse(constant: str) -> None:
+def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(number: str) -> float:
+    return value if math.isfinite(value := float(number)) else _refuse(number)  # 1e999 would be Infinity after all
 
 
 def _read(schema: str) -> Any:

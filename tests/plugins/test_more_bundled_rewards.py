@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from textgym_plugins.number_answer import last_number
+from textgym_plugins.readability import SCALES
 
 import textgym
 from textgym.rewards.conformance import check_reward
@@ -293,6 +294,8 @@ def test_readability(monkeypatch: pytest.MonkeyPatch) -> None:
     assert score("readability", text, prompt="Internationalisation", part="continuation") == score("readability", text)
     for measure in ("smog_index", "automated_readability_index", "coleman_liau_index"):
         assert 0 <= score("readability", text, measure=measure) <= 20
+    for text in ("²", "ª", "中文。", "_1", "a'b", "'' x", "\u0661", "a\u0301", "x" * 5000, "ﷺ", "-- 3 --"):
+        assert all(0 <= score("readability", text, measure=measure) <= 100 for measure in SCALES), text
     assert [score("readability", t, measure=m) for t in ("", "?!") for m in ("flesch_reading_ease", "smog_index")] == [0, 20, 0, 20]
 
 
@@ -350,6 +353,7 @@ def test_json_schema(tmp_path: Path) -> None:
     texts = (' {"stars": 4}\n', '{"stars": 6}', '{"stars": 4', "", '{"stars": NaN}', '{"stars": 4} and so on')
     for form in (schema, json.dumps(schema), str(path)):
         assert [score("json-schema", text, schema=form, partial=0.25) for text in texts] == [1, 0.25, 0, 0, 0, 0]
+    assert [score("json-schema", text, schema={"multipleOf": 0.5}) for text in ("1.5", "1.2", "1e308", "1e999")] == [1, 0, 1, 0]
     assert score("json-schema", "[" * 100_000, schema={}) == 0
     assert score("json-schema", "[" * 900 + "]" * 900, schema={}) in (0, 1)
 
