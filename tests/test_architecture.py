@@ -16,6 +16,7 @@ LAYERS = [
     "tokenization",
     "tasks",
     "rewards",
+    "interop",
     "mdp",
     "envs",
     "policies",
