@@ -32,7 +32,9 @@ def list_command(topic: str | None, family: str | None) -> None:
                 (environment_id(r.name) if kind == "task" else r.name, r.summary, _origin(r.provenance))
                 for r in plugins.registrations(kind).values()
             ]
-            rows += [(f"{name}:...", _size(title, name, f), _origin(provenance)) for name, (f, provenance) in plugins.families(kind).items()]
+            rows += [
+                (f"{name}:...", _size(title, name, f), _origin(provenance)) for name, (f, provenance) in plugins.families(kind).items()
+            ]
         click.secho(title, bold=True)
         _show(rows)
     for problem in plugins.problems if topic in (None, "plugins") else []:
