@@ -21,7 +21,6 @@ RUNS_ANSWERS = frozenset(
         "intermediate_integration",
         "n_queens",
         "polynomial_multiplication",
-        "propositional_logic",
         "puzzle24",
         "simple_integration",
         "spiral_matrix",
