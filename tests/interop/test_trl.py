@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from textgym.envs.env import TextEnv
 from textgym.interop.trl import dataset, from_trl, reward_function
 from textgym.rewards import Serving
 
+ONE_LINE = re.compile(r"^[^\n]*$")
 EPISODES = [textgym.Episode("The movie", " was great.", metadata={"answer": "yes"}), textgym.Episode("The film", " was bad!")]
 
 
@@ -82,7 +84,7 @@ def test_messages_become_text() -> None:
     ],
 )
 def test_what_does_not_fit_is_one_line(arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises(textgym.InvalidArgumentError, match="^[^\n]*$") as caught:
+    with pytest.raises(textgym.InvalidArgumentError, match=ONE_LINE) as caught:
         reward_function(Spy())(**arguments)
     assert said in str(caught.value)
 
@@ -180,7 +182,7 @@ def test_none_is_no_score_and_never_a_silent_zero() -> None:
     ],
 )
 def test_a_function_that_misbehaves_is_one_line(function: Any, error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match="^[^\n]*$") as caught:
+    with pytest.raises(error, match=ONE_LINE) as caught:
         from_trl(function).score(EPISODES)
     assert said in str(caught.value)
 

@@ -2,7 +2,7 @@
 
 import click
 
-from textgym.errors import MissingExtraError, UnknownNameError
+from textgym.errors import InvalidArgumentError, MissingExtraError
 from textgym.plugin_manager import KINDS, Family, Provenance, installed_plugins
 from textgym.tasks import environment_id
 
@@ -44,7 +44,7 @@ def list_command(topic: str | None, family: str | None) -> None:
 def _list_members(topic: str, name: str) -> None:
     families = {} if topic == "plugins" else installed_plugins().families(_kind(topic))
     if name not in families:
-        raise UnknownNameError(f"family of {topic}", name, families)
+        raise InvalidArgumentError(f"{name!r} is no family of {topic}; families: {', '.join(families) or 'none'}")
     family, provenance = families[name]
     click.secho(f"{topic} of the family {name}: {family.summary}", bold=True)
     _show([(f"{name}:{member}", "", _origin(provenance)) for member in family.members()])
