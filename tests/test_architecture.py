@@ -11,6 +11,7 @@ LAYERS = [
     "episode",
     "hookspecs",
     "files",
+    "html_page",
     "plugin_manager",
     "lm",
     "tokenization",
