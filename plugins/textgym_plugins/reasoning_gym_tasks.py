@@ -161,10 +161,15 @@ def reasoning_gym_task(
     for option, value in (("size", size), ("held_out", held_out)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise textgym.InvalidArgumentError(f"{name}: {option} must be an integer of at least 1, got {value!r}")
-    if QUESTION not in template:
+    if not isinstance(template, str) or QUESTION not in template:
         raise textgym.InvalidArgumentError(f"{name}: template must contain {QUESTION}, got {template!r}")
+    if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int)):
+        raise textgym.InvalidArgumentError(f"{name}: longest must be None or a number of characters, got {longest!r}")
     _refuse_to_run(dataset, run_answers)
-    settings = json.dumps({**config, "seed": seed, "size": size + 2 * held_out}, sort_keys=True)
+    try:
+        settings = json.dumps({**config, "seed": seed, "size": size + 2 * held_out}, sort_keys=True)
+    except TypeError as error:
+        raise textgym.InvalidArgumentError(f"{name}: a setting must be plain data: {error}") from None
     splits, budget = _prompts(dataset, settings, size, held_out, template, longest)
     options = [f"tag={json.dumps(tag)}"] * bool(tag) + ["run_answers=true"] * run_answers
     reward = f"{FAMILY}({', '.join(options)})" if options else FAMILY
