@@ -17,6 +17,7 @@ LAYERS = [
     "tokenization",
     "tasks",
     "rewards",
+    "interop",
     "mdp",
     "envs",
     "policies",

@@ -36,7 +36,7 @@ class CompareConfig:
         seeds: Number of seeds, 0 ... seeds − 1, the same for every agent.
         tokens: Token budget of each run.
         settings: Settings of all agents (reward, model, ...).
-        evaluations, validation_prompts, test_prompts: See `TrainConfig`.
+        evaluations, validation_prompts, test_prompts, task_options: See `TrainConfig`.
     """
 
     task: str
@@ -47,6 +47,7 @@ class CompareConfig:
     evaluations: int = 5
     validation_prompts: int = 64
     test_prompts: int = 128
+    task_options: dict[str, Any] = field(default_factory=dict)
 
     def runs(self) -> list[tuple[str, TrainConfig]]:
         """Return the name and configuration of every run, the long ones first."""
@@ -65,6 +66,7 @@ class CompareConfig:
                     self.test_prompts,
                     checkpoints=4 if agent != CONTROL else 0,
                     tensorboard=agent != CONTROL,
+                    task_options=self.task_options,
                 ),
             )
             for agent in agents
@@ -135,9 +137,8 @@ def compare(
         raise InvalidArgumentError(f"seeds must be at least 1, got {config.seeds}")
     from textgym.envs.build import build_mdp
 
-    build_mdp(
-        config.task, 1, **{k: v for k, v in config.settings.items() if k in ("reward", "model", "max_new_tokens")}
-    )  # bad names fail here
+    settings = {k: v for k, v in config.settings.items() if k in ("reward", "model", "max_new_tokens")}
+    build_mdp(config.task, 1, **settings, **config.task_options)  # bad names fail here
     path = Path(out)
     continuing = (path / CONFIG_FILE).is_file()
     directory = RunDirectory(path, resume=continuing)
