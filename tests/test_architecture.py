@@ -22,6 +22,7 @@ LAYERS = [
     "agent",
     "experiments",
     "reward_modeling",
+    "rating",
     "pytest_plugin",
     "cli",
 ]
