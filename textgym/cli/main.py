@@ -27,7 +27,16 @@ def cli(debug: bool) -> None:
     del debug  # read by main before click parses, so that it also covers errors of parsing
 
 
-for command in (list_command, doctor_command, train_command, compare_command, generate_command, rate_command, reward_group, new_reward_command):
+for command in (
+    list_command,
+    doctor_command,
+    train_command,
+    compare_command,
+    generate_command,
+    rate_command,
+    reward_group,
+    new_reward_command,
+):
     cli.add_command(command)
 
 

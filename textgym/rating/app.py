@@ -110,7 +110,9 @@ class _Guard:
         _, _, rest = scope["path"].partition("/")
         token, slash, path = rest.partition("/")
         known = secrets.compare_digest(token.encode(), self.token.encode())
-        if not (known and slash and headers.get("host", "") in self.hosts and (origin is None or origin.removeprefix("http://") in self.hosts)):
+        if not (
+            known and slash and headers.get("host", "") in self.hosts and (origin is None or origin.removeprefix("http://") in self.hosts)
+        ):
             await PlainTextResponse("Forbidden: open the address that `textgym rate` printed.\n", 403)(scope, receive, send_with_headers)
             return
         inside = {**scope, "path": f"/{path}", "raw_path": f"/{path}".encode(), "root_path": ""}

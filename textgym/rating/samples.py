@@ -33,16 +33,16 @@ def make_items(collection: Collection) -> list[Item]:
         raise InvalidArgumentError(f"give one or two sources of texts, got {len(sources)}")
     pairs = collection.mode == "pairs"
     per_source = collection.samples if pairs else -(-collection.samples // len(sources))
-    samples = [_read_or_write(collection, source, per_source, np.random.SeedSequence([collection.seed, i])) for i, source in enumerate(sources)]
-    if not pairs:
-        singles = [s for row in _interleaved(samples) for s in row][: collection.samples]
-        found = [(s.prompt, (s.text,), (s.source,)) for s in singles]
+    samples = [
+        _read_or_write(collection, source, per_source, np.random.SeedSequence([collection.seed, i])) for i, source in enumerate(sources)
+    ]
+    found: list[tuple[str, tuple[str, ...], tuple[str, ...]]]
+    if pairs:
+        sides = _in_twos(samples[0]) if len(sources) == 1 else _by_prompt(*samples)
+        found = [(a.prompt, (a.text, b.text), (a.source, b.source)) for a, b in sides if a.text != b.text]
     else:
-        if len(sources) == 1:
-            sides = _in_twos(samples[0])
-        else:
-            sides = _by_prompt(*samples)
-        found = [(a.prompt, (a.text, b.text), (a.source, b.source)) for a, b in sides if a.text != b.text][: collection.samples]
+        found = [(s.prompt, (s.text,), (s.source,)) for row in _interleaved(samples) for s in row]
+    found = found[: collection.samples]
     if not found:
         raise InvalidArgumentError(f"{' and '.join(sources)}: no {'two different texts of one prompt' if pairs else 'texts'} to judge")
     shuffled = np.random.default_rng(collection.seed).permutation(len(found))  # the ids, which browsers see, say nothing of the sources

@@ -37,7 +37,9 @@ class RatingServer:
         self.port = int(self._socket.getsockname()[1])
         self.url = f"http://{ADDRESS}:{self.port}/{store.token}/"
         app = make_app(store, {f"{ADDRESS}:{self.port}", f"localhost:{self.port}"})
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=2
+        )
         self._server = uvicorn.Server(config)
 
     def run(self) -> None:
