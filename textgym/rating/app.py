@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Collection as Names
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
@@ -159,6 +160,6 @@ def _state(store: JudgementStore, rater: str) -> dict[str, Any]:
         "everyone": {
             "raters": len(raters),
             "judgements": len(judgements),
-            "agreement": str(agreement(judgements, collection.mode)) if len(raters) > 1 else "",
+            "agreement": asdict(agreement(judgements, collection.mode)),
         },
     }

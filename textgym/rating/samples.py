@@ -103,7 +103,8 @@ def _read(path: Path) -> list[_Sample]:
             sample = _Sample(row.get("prompt", ""), text, row.get("source") or str(path))
             if not all(isinstance(part, str) for part in (sample.prompt, sample.text, sample.source)):
                 raise TypeError("prompt, text and source must be texts")
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            (sample.prompt + sample.text + sample.source).encode()  # half a surrogate pair cannot be stored
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise InvalidArgumentError(f'{path}, line {number}: {what}; expected a JSON object with "text" and perhaps "prompt"') from None
         samples.append(sample)

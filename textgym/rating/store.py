@@ -118,20 +118,21 @@ class JudgementStore:
             seconds: From showing to click.
         """
         name = rater_name(rater)
-        if item not in self._places:
-            raise InvalidArgumentError(f"no item {item!r} in {self.path}")
+        swapped = self.swapped(name, item)
         values = self.collection.values
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value not in values):
             raise InvalidArgumentError(f"a judgement is an integer from {values[0]} to {values[-1]}, got {value!r}")
         if seconds is not None and not (isinstance(seconds, (int, float)) and 0 <= seconds < float("inf")):
             raise InvalidArgumentError(f"seconds must be a number of at least 0, got {seconds!r}")
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        row = (name, item, value, self.swapped(name, item), seconds, now)
+        row = (name, item, value, swapped, seconds, now)
         with self._lock, _errors_of(self.path):
             self._connection.execute("INSERT INTO clicks (rater, item, value, swapped, seconds, time) VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def swapped(self, rater: str, item: str) -> bool:
         """Return whether this rater sees the second text of an item on the left."""
+        if item not in self._places:
+            raise InvalidArgumentError(f"there is no item {item!r}")
         return self.collection.mode == "pairs" and self.collection.swapped(rater, len(self.items))[self._places[item]]
 
     def judgements(self, rater: str | None = None) -> list[Judgement]:

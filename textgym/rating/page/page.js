@@ -26,7 +26,8 @@ async function call(path, body) {
       if (!answer.ok) throw new Error(result.error);
       return result;
     }
-    trouble(`The server does not answer. ${body ? "Your last click is not stored yet" : "Nothing is lost"}; trying again …`);
+    const reason = answer === null ? "The server does not answer." : `The server is in trouble (${answer.status}).`;
+    trouble(`${reason} ${body ? "Your last click is not stored yet" : "Nothing is lost"}; trying again …`);
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
 }
@@ -77,8 +78,9 @@ function show() {
   element("rater").textContent = rater;
   element("undo").disabled = element("undo-finished").disabled = state.last === null;
   const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
-  const shared = `${count(everyone.judgements, "judgement")} by ${count(everyone.raters, "rater")}`;
-  element("everyone").textContent = everyone.agreement ? `${shared} · ${everyone.agreement}` : shared;
+  const { alpha, n_items: shared } = everyone.agreement;
+  const agreement = alpha === null ? "" : ` · agreement α = ${alpha.toFixed(2)} on ${count(shared, "shared item")}`;
+  element("everyone").textContent = `${count(everyone.judgements, "judgement")} by ${count(everyone.raters, "rater")}${agreement}`;
   if (item === null) {
     element("thanks").textContent = `Thank you, ${rater}: ${count(done, "judgement")} stored. You can close this page.`;
     return;
@@ -145,7 +147,7 @@ function label(value) {
   const side = value > 0 ? "Left" : "Right";
   if (state.high === 1) return `${side} is better`;
   const words = { 2: ["slightly", "much"], 3: ["slightly", "clearly", "much"] }[state.high];
-  return words ? `${side} ${words[Math.abs(value) - 1]}` : `${side} +${Math.abs(value)}`;
+  return words ? `${side} ${words[Math.abs(value) - 1]} better` : `${side} +${Math.abs(value)}`;
 }
 
 function keyOf(value) {
