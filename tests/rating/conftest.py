@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from textgym.rating.store import JudgementStore
+
 TEXTS = [
     f" is number {i}, and it is {word}." for i, word in enumerate(["fine", "dull", "<b>odd</b>", 'very "long" & loud', "naïve 🎬"] * 10)
 ]
@@ -72,3 +74,31 @@ def rate():
     yield start
     for process in started:
         process.close()
+
+
+@pytest.fixture
+def make_store(tmp_path):
+    """Make a store of its own file; closed in the end."""
+    made = []
+
+    def make(collection, items, name="j.db"):
+        made.append(JudgementStore.create(tmp_path / name, collection, items))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def open_store():
+    """Open a store's file; closed in the end."""
+    opened = []
+
+    def open_(path):
+        opened.append(JudgementStore(path))
+        return opened[-1]
+
+    yield open_
+    for store in opened:
+        store.close()

@@ -49,7 +49,7 @@ def wait_for_count(page, n, total):
     page.locator("#count", has_text=f"{n} of {total}").wait_for()
 
 
-def test_two_raters_fifty_judgements_and_a_kill_in_the_middle(rate, open_page, texts_file, tmp_path):
+def test_two_raters_fifty_judgements_and_a_kill_in_the_middle(rate, open_page, open_store, texts_file, tmp_path):
     db = tmp_path / "j.db"
     process = rate(texts_file, "--samples", 25, "--out", db, "--port", 0)
     pages = {rater: open_page(process.url, rater) for rater in ("Ana", "Ben")}
@@ -69,7 +69,7 @@ def test_two_raters_fifty_judgements_and_a_kill_in_the_middle(rate, open_page, t
             wait_for_count(page, i + 1, 25)  # the page goes on only after the server's answer
 
     process.kill()
-    store = JudgementStore(db)
+    store = open_store(db)
     assert len(store.judgements()) == 24  # every click that was acknowledged is there
     store.close()
     for rater, page in pages.items():  # clicked while nobody listens: kept, told, sent again
@@ -89,13 +89,12 @@ def test_two_raters_fifty_judgements_and_a_kill_in_the_middle(rate, open_page, t
         page.get_by_text(f"Thank you, {rater}: 25 judgements stored").wait_for()
         assert page.evaluate("window.attacked") is None  # a text was a script
         assert any("<script>" in text for text, _ in seen[rater])
-    pages["Ana"].locator("#everyone", has_text="50 judgements by 2 raters · agreement α =").wait_for()
+    pages["Ben"].locator("#everyone", has_text="50 judgements by 2 raters · agreement α =").wait_for()
 
-    store = JudgementStore(db)
+    store = open_store(db)
     texts = {item.id: item.texts[0].strip() for item in store.items}
     for rater, wanted in seen.items():
         assert [(texts[j.item], j.value) for j in store.judgements(rater)] == [(text.strip(), value) for text, value in wanted]
-    store.close()
 
 
 @pytest.fixture

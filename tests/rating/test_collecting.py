@@ -23,7 +23,7 @@ def click(http, rater, item, value, **more):
     return http.post("api/clicks", json={"rater": rater, "item": item, "value": value, **more})
 
 
-def test_two_raters_fifty_judgements_and_a_kill_in_the_middle(rate, texts_file, tmp_path):
+def test_two_raters_fifty_judgements_and_a_kill_in_the_middle(rate, open_store, texts_file, tmp_path):
     db, acknowledged, stop = tmp_path / "j.db", [], threading.Event()
     process = rate(texts_file, "--samples", 25, "--out", db, "--port", 0)
     first_url = process.url
@@ -66,7 +66,7 @@ def test_two_raters_fifty_judgements_and_a_kill_in_the_middle(rate, texts_file, 
     assert code == 0
     assert "50 judgements in" in rest
 
-    stored = {(j.rater, j.item): j.value for j in JudgementStore(db).judgements()}
+    stored = {(j.rater, j.item): j.value for j in open_store(db).judgements()}
     assert len(stored) == 50
     for rater, body, value in acknowledged:
         assert stored[rater, json.loads(body)["item"]] == value

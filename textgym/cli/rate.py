@@ -1,6 +1,6 @@
 """`textgym rate`: collect judgements of texts in a local web page."""
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import cast
 
@@ -12,11 +12,11 @@ from textgym.rating.collection import Collection, Mode
 from textgym.rating.store import JudgementStore
 
 EXAMPLES = """\b
-Example: textgym rate runs/x --out judgements.db                      rate 50 texts of a run, -4 to 4
-         textgym rate runs/x base --task ReviewContinuation --mode pairs --out pairs.db   compare it, blindly
+Example: textgym rate runs/x --out judgements.db
+         textgym rate runs/x base --task ReviewContinuation --mode pairs --out pairs.db
          textgym rate texts.jsonl --scale 1 5 --question "How polite?" --out polite.db
-         textgym rate --out judgements.db                             go on with a collection
-         textgym rate --out judgements.db --export judgements.jsonl   write what is there"""
+Go on:   textgym rate --out judgements.db
+Export:  textgym rate --out judgements.db --export judgements.jsonl"""
 
 
 @click.command("rate", epilog=EXAMPLES)
@@ -60,33 +60,31 @@ def rate_command(
     if export_path is not None:
         if sources:
             raise InvalidArgumentError("--export writes what is in --out: give no SOURCE with it")
-        _export(JudgementStore(path), Path(export_path))
+        with closing(JudgementStore(path)) as store:
+            _export(store, Path(export_path))
         return
     from textgym.rating.server import RatingServer  # a missing extra is told before samples are written
 
-    if not sources:
-        store = JudgementStore(path)
-    else:
+    wanted = None
+    if sources:
         chosen = cast(Mode, mode or ("pairs" if len(sources) == 2 else "ratings"))
         wanted = Collection(chosen, *scale, levels, question, seed, samples, sources, task, split, max_new_tokens)
-        if path.exists():
-            store = JudgementStore(path)
-            if store.collection != wanted:
-                raise InvalidArgumentError(f"{path} holds another collection: choose another --out, or go on with it by giving no SOURCE")
-        else:
-            store = _start(path, wanted, threads)
-    server = RatingServer(store, port)
-    judged = store.judgements()
-    what = "texts to rate" if store.collection.mode == "ratings" else "pairs to compare"
-    click.echo(f"{path}: {len(store.items)} {what}, {len(judged)} judgements by {len({j.rater for j in judged})} raters so far")
-    click.echo(f"open {server.url}  (Ctrl-C stops; every click is already stored)")
-    with suppress(KeyboardInterrupt):
-        server.run()
-    click.echo(f"{len(store.judgements())} judgements in {path}; go on: textgym rate --out {out}")
-    store.close()
+        if not path.exists():
+            _start(path, wanted, threads)
+    with closing(JudgementStore(path)) as store:
+        if wanted is not None and store.collection != wanted:
+            raise InvalidArgumentError(f"{path} holds another collection: choose another --out, or go on with it by giving no SOURCE")
+        server = RatingServer(store, port)
+        judged = store.judgements()
+        what = "texts to rate" if store.collection.mode == "ratings" else "pairs to compare"
+        click.echo(f"{path}: {len(store.items)} {what}, {len(judged)} judgements by {len({j.rater for j in judged})} raters so far")
+        click.echo(f"open {server.url}  (Ctrl-C stops; every click is already stored)")
+        with suppress(KeyboardInterrupt):
+            server.run()
+        click.echo(f"{len(store.judgements())} judgements in {path}; go on: textgym rate --out {out}")
 
 
-def _start(path: Path, collection: Collection, threads: int) -> JudgementStore:
+def _start(path: Path, collection: Collection, threads: int) -> None:
     from textgym.rating.samples import is_file_of_texts, make_items
 
     if not all(is_file_of_texts(source) for source in collection.sources):
@@ -95,7 +93,7 @@ def _start(path: Path, collection: Collection, threads: int) -> JudgementStore:
     items = make_items(collection)
     if len(items) < collection.samples:
         click.echo(f"{len(items)} items, not {collection.samples}: the sources have no more (pairs of equal texts are left out)")
-    return JudgementStore.create(path, collection, items)
+    JudgementStore.create(path, collection, items).close()
 
 
 def _export(store: JudgementStore, path: Path) -> None:

@@ -67,19 +67,32 @@ class JudgementStore:
             raise InvalidArgumentError(f"{self.path} does not exist: give sources of texts to start a collection there")
         self._lock = threading.Lock()
         with _errors_of(self.path):
-            self._connection = _connect(self.path)
+            self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10.0)
+        try:
+            settings, self.items = self._open()
+        except BaseException:
+            self._connection.close()
+            raise
+        self.token = str(settings["token"])
+        self.collection = Collection.from_described(json.loads(settings["collection"]))
+        self._places = {item.id: place for place, item in enumerate(self.items)}
+
+    def _open(self) -> tuple[dict[str, str], list[Item]]:
+        """Check that the file is one of ours, set it up, and return its settings and items."""
+        with _errors_of(self.path):
             (found,) = self._connection.execute("PRAGMA application_id").fetchone()
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             if found != APPLICATION_ID:
                 raise InvalidArgumentError(f"{self.path} is no file of judgements: choose another file")
             if version != FORMAT:
                 raise InvalidArgumentError(f"{self.path} has format {version}, this textgym reads format {FORMAT}")
+            # every statement is its own transaction, synced before it returns; readers and writers do not block each other
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA foreign_keys = ON")
             settings = dict(self._connection.execute("SELECT name, value FROM settings"))
             rows = self._connection.execute("SELECT id, prompt, texts, sources FROM items ORDER BY place").fetchall()
-        self.token = str(settings["token"])
-        self.collection = Collection.from_described(json.loads(settings["collection"]))
-        self.items = [Item(i, prompt, tuple(json.loads(texts)), tuple(json.loads(sources))) for i, prompt, texts, sources in rows]
-        self._places = {item.id: place for place, item in enumerate(self.items)}
+        return settings, [Item(i, prompt, tuple(json.loads(texts)), tuple(json.loads(sources))) for i, prompt, texts, sources in rows]
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], collection: Collection, items: Sequence[Item]) -> "JudgementStore":
@@ -137,9 +150,9 @@ class JudgementStore:
 
     def judgements(self, rater: str | None = None) -> list[Judgement]:
         """Return what stands, in the order of the clicks; of one rater, or of all."""
-        query = "SELECT item, rater, value, swapped, seconds, time FROM judgements WHERE ?1 IS NULL OR rater = ?1"
+        query = "SELECT item, rater, value, swapped, seconds, time FROM judgements WHERE ? IS NULL OR rater = ?"
         with self._lock, _errors_of(self.path):
-            rows = self._connection.execute(query, (rater,)).fetchall()
+            rows = self._connection.execute(query, (rater, rater)).fetchall()
         return [Judgement(item, name, value, bool(swapped), seconds, time) for item, name, value, swapped, seconds, time in rows]
 
     def next_item(self, rater: str) -> Item | None:
@@ -152,15 +165,6 @@ class JudgementStore:
         """Close the file."""
         with self._lock:
             self._connection.close()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open a file so that every statement is its own transaction, synced before it returns; readers and writers do not block each other."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
 
 
 @contextmanager

@@ -159,7 +159,7 @@ function keyOf(value) {
 function showKeys() {
   const keys = element("keys");
   keys.replaceChildren();
-  const add = (names, what) => keys.append(...names.map((name) => make("kbd", "", name)), ` ${what}   `);
+  const add = (names, what) => keys.append(keys.hasChildNodes() ? "   " : "", ...names.map((name) => make("kbd", "", name)), ` ${what}`);
   if (state.mode === "pairs" && state.high === 1) {
     add(["←"], "left");
     add(["↓"], "neither");
