@@ -78,8 +78,8 @@ def rate_command(
         judged = store.judgements()
         what = "texts to rate" if store.collection.mode == "ratings" else "pairs to compare"
         click.echo(f"{path}: {len(store.items)} {what}, {len(judged)} judgements by {len({j.rater for j in judged})} raters so far")
-        click.echo(f"open {server.url}  (Ctrl-C stops; every click is already stored)")
         with suppress(KeyboardInterrupt):
+            click.echo(f"open {server.url}  (Ctrl-C stops; every click is already stored)")
             server.run()
         click.echo(f"{len(store.judgements())} judgements in {path}; go on: textgym rate --out {out}")
 
