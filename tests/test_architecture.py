@@ -24,6 +24,7 @@ LAYERS = [
     "agent",
     "experiments",
     "reward_modeling",
+    "rating",
     "pytest_plugin",
     "cli",
 ]
