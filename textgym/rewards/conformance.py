@@ -308,7 +308,7 @@ def _batch_untouched(subject: _Subject) -> str:
         elif term.serving or hasattr(term.model, "serving"):  # with retries, which only the term makes
             term.score(batch)
         elif inspect.iscoroutinefunction(term.model.score):
-            run_in_background(term.model.score(batch), patience=600.0)
+            run_in_background(term.model.score(batch))
         else:
             term.model.score(batch)
         if len(batch) != len(given) or any(now is not then for now, then in zip(batch, given, strict=True)):
