@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -44,7 +45,7 @@ def ratings_to_pairs(
         min_gap: Least gap for a preference; above 0.
         max_tie_gap: Texts at most so far apart are a tie; None for no ties. Below `min_gap`; what lies between is left out.
         per_rater: Compare what each rater said, rather than means; raters must be known.
-        max_pairs: If more are possible, so many are drawn, each equally likely.
+        max_pairs: If more are possible, so many are drawn; each split has its share of texts, and in it each pair is equally likely.
         seed: Of the draw.
 
     Raises:
@@ -60,13 +61,12 @@ def ratings_to_pairs(
     if per_rater and not any(item.raters for item in judgements.items):
         raise InvalidArgumentError("per_rater=True needs to know who rated, but no judgement has `raters`")
     buckets = _buckets(judgements, min_gap, max_tie_gap, per_rater)
-    starts = np.cumsum([0] + [int((bucket.decided + bucket.tied).sum()) for bucket in buckets])
-    total = int(starts[-1])
     rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.choice(total, max_pairs, replace=False)) if total > max_pairs else np.arange(total)
-    places = np.searchsorted(starts, drawn, side="right") - 1
-    pairs = [_pair(buckets[b], int(n - starts[b])) for b, n in zip(places.tolist(), drawn.tolist(), strict=True)]
-    return JudgementSet("pairs", tuple(pair for pair in pairs if pair.chosen != pair.rejected))
+    pairs: list[PreferencePair] = []
+    splits = Counter(item.split for item in judgements.items)
+    for split, n_texts in splits.items():
+        pairs += _drawn([bucket for bucket in buckets if bucket.items[0].split == split], max_pairs * n_texts // len(judgements), rng)
+    return JudgementSet("pairs", tuple(pair for pair in pairs if pair.tie or pair.chosen != pair.rejected))
 
 
 def ratings_to_classes(
@@ -123,6 +123,15 @@ def _buckets(judgements: JudgementSet[RatedText], min_gap: float, max_tie_gap: f
         first = own if max_tie_gap is None else np.searchsorted(ratings, ratings - max_tie_gap - slack, side="left")
         buckets.append(_Bucket(rater, [item for _, _, item in rated], ratings, np.minimum(decided, own), own - np.minimum(first, own)))
     return buckets
+
+
+def _drawn(buckets: list[_Bucket], max_pairs: int, rng: np.random.Generator) -> list[PreferencePair]:
+    """Return all pairs of the buckets, or `max_pairs` of them without repetition."""
+    starts = np.cumsum([0] + [int((bucket.decided + bucket.tied).sum()) for bucket in buckets])
+    total = int(starts[-1])
+    drawn = np.sort(rng.choice(total, max_pairs, replace=False)) if total > max_pairs else np.arange(total)
+    places = np.searchsorted(starts, drawn, side="right") - 1
+    return [_pair(buckets[b], int(n - starts[b])) for b, n in zip(places.tolist(), drawn.tolist(), strict=True)]
 
 
 def _pair(bucket: _Bucket, n: int) -> PreferencePair:

@@ -189,7 +189,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _field_before(text: str) -> str:
     """Return the name of the field that a piece of JSON breaks off in, as well as can be told; "" if in none."""
-    names = NAME.findall(text[-100_000:])
+    names = NAME.findall(text)
     return names[-1] if names else ""
 
 
@@ -270,7 +270,7 @@ def _advice(name: str, kind: Kind) -> str:
     if owners:
         return f"it belongs to {' and '.join(owners)}"
     known = [field.name for field in SCHEMAS[kind]]
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    near = get_close_matches(name, known + [field.name for fields in SCHEMAS.values() for field in fields], n=1, cutoff=0.6)
     return (f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(known)}; anything else goes into `metadata`"
 
 

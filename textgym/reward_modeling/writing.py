@@ -58,7 +58,7 @@ def _json_lines(rows: list[dict[str, Any]]) -> str:
 
 def _table(rows: list[dict[str, Any]], delimiter: str) -> str:
     file = io.StringIO(newline="")
-    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\r\n")  # as RFC 4180; cells that hold either are quoted
     writer.writerow(rows[0])
     for row in rows:
         writer.writerow([_cell(value) for value in row.values()])
