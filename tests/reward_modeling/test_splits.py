@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling.judgements import JudgementSet, PreferencePair, RatedText
-from textgym.reward_modeling.near_duplicates import jaccard, near_duplicates, shingles
+from textgym.reward_modeling.near_duplicates import clusters, jaccard, near_duplicates, shingles
 from textgym.reward_modeling.reading import read_judgements
-from textgym.reward_modeling.splits import assign_splits, cluster_names, crossing_near_duplicates
+from textgym.reward_modeling.splits import assign_splits, cluster_names, crossing_clusters, crossing_near_duplicates
 
 RATINGS = Path(textgym_plugins.__file__).parent / "data/human_ratings/human_ratings.jsonl.gz"
 
@@ -48,6 +48,18 @@ def test_the_search_finds_what_comparing_all_finds(texts, threshold):
     expected |= {frozenset((first[shingles(text)], i)) for i, text in enumerate(texts) if first[shingles(text)] != i}
     assert {frozenset(pair) for pair in found} == expected
     assert len(found) == len(expected)
+    joined = list(range(len(texts)))  # the same as joining all pairs, one by one
+    for i, j in found:
+        joined = [joined[i] if name == joined[j] else name for name in joined]
+    labels = clusters(texts, threshold)
+    assert all((labels[i] == labels[j]) == (joined[i] == joined[j]) for i in range(len(texts)) for j in range(i))
+
+
+def test_many_texts_of_one_template_are_clustered_without_comparing_all():
+    texts = [f"Dear customer number {i}, thank you for your order; we will send it to you within three working days." for i in range(5000)]
+    started = time.process_time()
+    assert len(set(clusters(texts))) == 1
+    assert time.process_time() - started < 5
 
 
 @given(texts=st.lists(WORDS, min_size=2, max_size=25), seed=st.integers(0, 9), data=st.data())
@@ -84,7 +96,7 @@ def test_the_bundled_splits_stand_with_two_near_duplicate_pairs_across(bundled):
     assert (bundled.kind, bundled.low, bundled.high) == ("ratings", -4.0, 4.0)
     assert sum(len(item.ratings) for item in bundled.items) == 389_252
     assert sum(not item.ratings for item in bundled.items) == 186
-    assert len(crossing_near_duplicates(bundled)) == 2
+    assert len(crossing_near_duplicates(bundled)) == len(crossing_clusters(bundled)) == 2
 
 
 def test_groups_chains_and_pairs_hold_together():

@@ -35,7 +35,7 @@ def data_command(
     """
     from textgym.reward_modeling.convert import ratings_to_classes, ratings_to_pairs
     from textgym.reward_modeling.reading import read_judgements
-    from textgym.reward_modeling.splits import assign_splits, crossing_near_duplicates
+    from textgym.reward_modeling.splits import assign_splits, crossing_clusters
     from textgym.reward_modeling.writing import write_judgements
 
     if min_gap is not None and thresholds is not None:
@@ -46,7 +46,7 @@ def data_command(
         if len(shares) != 3:
             raise InvalidArgumentError(f"--split wants three shares, such as 0.8,0.1,0.1, got {fractions!r}")
         judgements = assign_splits(judgements, dict(zip(("train", "validation", "test"), shares, strict=True)), seed)
-    crossing = crossing_near_duplicates(judgements) if any(item.split for item in judgements.items) else []
+    crossing = crossing_clusters(judgements) if any(item.split for item in judgements.items) else []
     if min_gap is not None:
         judgements = ratings_to_pairs(judgements, min_gap, max_pairs=max_pairs, seed=seed)
     if thresholds is not None:
@@ -54,8 +54,10 @@ def data_command(
     for name, value in _facts(judgements):
         click.echo(f"{name:18}{value}")
     if crossing:
-        first = " and ".join(crossing[0])
-        click.echo(f"{'near-duplicates':18}{len(crossing)} pairs in different splits, such as {first}; --split keeps them together")
+        ids = " and ".join(crossing[0][:2])
+        click.echo(
+            f"{'near-duplicates':18}{len(crossing)} clusters lie in several splits, such as that of {ids}; --split keeps them together"
+        )
     if out:
         write_judgements(judgements, out)
         click.echo(f"{'written':18}{out}")

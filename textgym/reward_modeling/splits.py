@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling.judgements import JudgementSet, Split, texts_of
-from textgym.reward_modeling.near_duplicates import THRESHOLD, near_duplicates
+from textgym.reward_modeling.near_duplicates import THRESHOLD, clusters, near_duplicates
 
 FRACTIONS: Mapping[Split, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
@@ -65,13 +65,21 @@ def cluster_names(judgements: JudgementSet[Any], threshold: float = THRESHOLD) -
         for text in texts_of(item):
             texts.append(text)
             owners.append(n)
-    for i, j in near_duplicates(texts, threshold):
-        parent[root(owners[i])] = root(owners[j])
+    for place, other in enumerate(clusters(texts, threshold)):
+        parent[root(owners[place])] = root(owners[other])
     named: dict[int, str] = {}
     for n, item in enumerate(judgements.items):
         own = f"group {item.group}" if item.group else f"id {item.id}"
         named[root(n)] = min(named.get(root(n), own), own)
     return [named[root(n)] for n in range(len(judgements))]
+
+
+def crossing_clusters(judgements: JudgementSet[Any], threshold: float = THRESHOLD) -> list[list[str]]:
+    """Return the ids of each cluster (a group, or near-duplicates, chained) whose judgements are in different splits."""
+    found: dict[str, list[Any]] = {}
+    for item, name in zip(judgements.items, cluster_names(judgements, threshold), strict=True):
+        found.setdefault(name, []).append(item)
+    return [[item.id for item in items] for items in found.values() if len({item.split for item in items}) > 1]
 
 
 def crossing_near_duplicates(judgements: JudgementSet[Any], threshold: float = THRESHOLD) -> list[tuple[str, str]]:
