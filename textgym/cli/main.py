@@ -14,6 +14,7 @@ from textgym.cli.listing import list_command
 from textgym.cli.new_reward import new_reward_command
 from textgym.cli.rate import rate_command
 from textgym.cli.reward import reward_group
+from textgym.cli.reward_data import data_command
 from textgym.cli.train import train_command
 from textgym.errors import PluginWarning, TextgymError
 from textgym.plugin_manager import installed_plugins
@@ -38,6 +39,7 @@ for command in (
     new_reward_command,
 ):
     cli.add_command(command)
+reward_group.add_command(data_command)
 
 
 def main() -> None:
