@@ -147,7 +147,9 @@ def _reader_of(folder: Path) -> str:
     for name, reads in readers.items():
         if reads(folder):
             return name
-    raise InvalidArgumentError(f"the folder {str(folder)!r} holds no reward model that one of these can read: {', '.join(readers) or 'none'}")
+    raise InvalidArgumentError(
+        f"the folder {str(folder)!r} holds no reward model that one of these can read: {', '.join(readers) or 'none'}"
+    )
 
 
 def _term(call: Call, name: str | None = None, weight: float = 1.0) -> RewardTerm:
