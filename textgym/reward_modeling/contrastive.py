@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling import losses
@@ -38,7 +38,7 @@ class MomentumEncoder:
     def keys(self, prepared: Prepared) -> Tensor:
         """Return the copy's normalised vectors, (n, d), under a dropout mask of their own."""
         self.copy.train()
-        return F.normalize(self.copy.embed(prepared), dim=-1)
+        return functional.normalize(self.copy.embed(prepared), dim=-1)
 
     def push(self, keys: Tensor) -> None:
         """Append keys (n, d) to the queue; the oldest fall out."""

@@ -15,13 +15,11 @@ BATCH = 64  # texts of similar length at a time
 
 
 class Features(Protocol):
-    """Frozen features.
+    """Frozen features."""
 
-    Attributes:
-        size: Of a vector.
-    """
-
-    size: int
+    @property
+    def size(self) -> int:
+        """Of a vector."""
 
     def of(self, texts: Sequence[str]) -> Tensor:
         """Return the vectors, (n, size) float32; each depends on its own text alone."""

@@ -19,7 +19,8 @@ from textgym.reward_modeling.fitted_reward import FittedReward, evaluate, refuse
 from textgym.reward_modeling.judgements import JudgementSet
 from textgym.reward_modeling.metrics import Metrics
 from textgym.reward_modeling.objectives import OBJECTIVES, Objective
-from textgym.reward_modeling.scorers import Scorer, scorer_class
+from textgym.reward_modeling.scorer import Scorer
+from textgym.reward_modeling.scorers import scorer_class
 from textgym.reward_modeling.scorers.feature_scorer import FeatureScorer
 
 CHUNK = 32  # batches that are sorted by length together: little padding, and still a random order

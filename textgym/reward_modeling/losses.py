@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 LOG_VARIANCE_LIMIT = 7.0  # |log variance|; beyond it exp() would let single texts rule the gradient
 
@@ -30,7 +30,7 @@ def heteroscedastic(mean: Tensor, log_variance: Tensor, rating: Tensor, rater_va
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """Return the cross-entropy of class logits (n, classes) on labels (n,) int64, in nats."""
-    return F.cross_entropy(logits, label)
+    return functional.cross_entropy(logits, label)
 
 
 def ordinal_cross_entropy(latent: Tensor, thresholds: Tensor, label: Tensor) -> Tensor:
@@ -51,8 +51,8 @@ def ordinal_log_probs(latent: Tensor, thresholds: Tensor) -> Tensor:
     above = latent[:, None] - thresholds  # (n, classes - 1): logit of P(label > k)
     # P(k) = sigmoid(above[k-1]) - sigmoid(above[k]) = sigmoid(above[k-1]) sigmoid(-above[k]) (1 - exp(-(thresholds[k] - thresholds[k-1])))
     gaps = torch.log(-torch.expm1(-(thresholds[1:] - thresholds[:-1]).clamp_min(1e-6)))
-    inner = F.logsigmoid(above[:, :-1]) + F.logsigmoid(-above[:, 1:]) + gaps
-    return torch.cat([F.logsigmoid(-above[:, :1]), inner, F.logsigmoid(above[:, -1:])], dim=1)
+    inner = functional.logsigmoid(above[:, :-1]) + functional.logsigmoid(-above[:, 1:]) + gaps
+    return torch.cat([functional.logsigmoid(-above[:, :1]), inner, functional.logsigmoid(above[:, -1:])], dim=1)
 
 
 def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | None = None) -> Tensor:
@@ -62,7 +62,7 @@ def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | None = None
     arXiv:2307.09288, section 3.2.2: a pair that was judged far apart must be scored far apart.
     """
     gap = chosen - rejected
-    return -F.logsigmoid(gap if margin is None else gap - margin).mean()
+    return -functional.logsigmoid(gap if margin is None else gap - margin).mean()
 
 
 def davidson(chosen: Tensor, rejected: Tensor, tie: Tensor, log_nu: Tensor, margin: Tensor | None = None) -> Tensor:
@@ -94,7 +94,7 @@ def rao_kupper(chosen: Tensor, rejected: Tensor, tie: Tensor, log_theta: Tensor)
         log_theta: The threshold, > 0, a scalar.
     """
     gap = chosen - rejected
-    win, loss = F.logsigmoid(gap - log_theta), F.logsigmoid(-gap - log_theta)
+    win, loss = functional.logsigmoid(gap - log_theta), functional.logsigmoid(-gap - log_theta)
     # P(tie) = (theta^2 - 1) sigmoid(gap - log theta) sigmoid(-gap - log theta)
     log_tie = win + loss + torch.log(torch.expm1(2 * log_theta.clamp_min(1e-6)))
     return -torch.where(tie, log_tie, win).mean()
@@ -119,9 +119,9 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.05) -> Tensor
     Cosine similarity over `temperature`; symmetric in the views. Chen et al. (2020), "SimCLR", arXiv:2002.05709; with two dropout masks as
     the views: Gao et al. (2021), "SimCSE", arXiv:2104.08821.
     """
-    logits = F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T / temperature  # (n, n)
+    logits = functional.normalize(first, dim=-1) @ functional.normalize(second, dim=-1).T / temperature  # (n, n)
     same = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
+    return (functional.cross_entropy(logits, same) + functional.cross_entropy(logits.T, same)) / 2
 
 
 def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.05) -> Tensor:
@@ -135,7 +135,7 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.05) -
         queue: Normalised keys of earlier batches, (size, d).
         temperature: Of the cosine similarities.
     """
-    query, key = F.normalize(query, dim=-1), F.normalize(key.detach(), dim=-1)
+    query, key = functional.normalize(query, dim=-1), functional.normalize(key.detach(), dim=-1)
     positive = (query * key).sum(-1, keepdim=True)  # (n, 1)
     logits = torch.cat([positive, query @ queue.T], dim=1) / temperature
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+    return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))

@@ -79,12 +79,15 @@ class _Rating(Objective):
         self.low, self.high, self.centre, self.spread = float(low), float(high), float(centre), float(spread)
 
     def settings(self) -> dict[str, Any]:
+        """Return the arguments that make it anew."""
         return {"low": self.low, "high": self.high, "centre": self.centre, "spread": self.spread}
 
     def score(self, outputs: Tensor) -> Tensor:
+        """Return scores inside the range."""
         return (self.centre + self.spread * outputs[:, 0]).clamp(self.low, self.high)
 
     def metrics(self, outputs: Tensor, items: Sequence[RatedText]) -> Metrics:
+        """Return the validation figures."""
         return agreement(self.score(outputs).double().numpy(), np.array([item.rating for item in items]))
 
 
@@ -101,12 +104,15 @@ class SquaredError(_Rating):
 
     @classmethod
     def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "SquaredError":
+        """Return the objective with scale, classes and the like of the training judgements."""
         return cls(**{**_scale(judgements), **settings})
 
     def targets(self, items: Sequence[RatedText]) -> Targets:
+        """Return what is compared with the outputs."""
         return {"rating": _column([(item.rating - self.centre) / self.spread for item in items])}
 
     def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
+        """Return the mean loss over the items."""
         return losses.squared_error(outputs[:, 0], targets["rating"])
 
 
@@ -129,15 +135,18 @@ class Heteroscedastic(_Rating):
 
     @classmethod
     def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "Heteroscedastic":
+        """Return the objective with scale, classes and the like of the training judgements."""
         known = [np.var(item.ratings) for item in judgements.items if len(item.ratings) > 1]
         if not known:
             raise InvalidArgumentError("the loss 'heteroscedastic' needs single ratings of texts, not only their mean")
         return cls(**{**_scale(judgements), "rater_variance": float(np.mean(known)), **settings})
 
     def settings(self) -> dict[str, Any]:
+        """Return the arguments that make it anew."""
         return {**super().settings(), "rater_variance": self.rater_variance}
 
     def targets(self, items: Sequence[RatedText]) -> Targets:
+        """Return what is compared with the outputs."""
         variances = [np.var(item.ratings) if len(item.ratings) > 1 else self.rater_variance for item in items]
         return {
             "rating": _column([(item.rating - self.centre) / self.spread for item in items]),
@@ -145,6 +154,7 @@ class Heteroscedastic(_Rating):
         }
 
     def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
+        """Return the mean loss over the items."""
         return losses.heteroscedastic(outputs[:, 0], outputs[:, 1], targets["rating"], targets["rater_variance"])
 
     def deviation(self, outputs: Tensor) -> Tensor:
@@ -173,6 +183,7 @@ class MultiTask(_Rating):
 
     @classmethod
     def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "MultiTask":
+        """Return the objective with scale, classes and the like of the training judgements."""
         names = sorted({name for item in judgements.items for name in item.aspects})
         if not names:
             raise InvalidArgumentError("the loss 'multi-task' needs ratings by aspect; these judgements have none")
@@ -180,20 +191,24 @@ class MultiTask(_Rating):
         return cls(**{**_scale(judgements), "aspects": aspects, **settings})
 
     def settings(self) -> dict[str, Any]:
+        """Return the arguments that make it anew."""
         aspects = {name: list(moments) for name, moments in self.aspects.items()}
         return {**super().settings(), "aspects": aspects, "aspect_weight": self.aspect_weight}
 
     def targets(self, items: Sequence[RatedText]) -> Targets:
+        """Return what is compared with the outputs."""
         columns = [[(item.rating - self.centre) / self.spread for item in items]]
         for name, (mean, deviation) in self.aspects.items():
             columns.append([(item.aspects.get(name, math.nan) - mean) / deviation for item in items])
         return {"ratings": torch.tensor(columns, dtype=torch.float32).T}
 
     def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
+        """Return the mean loss over the items."""
         weights = torch.tensor([1.0, *[self.aspect_weight] * len(self.aspects)], device=outputs.device)
         return losses.multi_task(outputs, targets["ratings"], weights)
 
     def metrics(self, outputs: Tensor, items: Sequence[RatedText]) -> Metrics:
+        """Return the validation figures."""
         found = super().metrics(outputs, items)
         for i, (name, (mean, deviation)) in enumerate(self.aspects.items(), 1):
             known = [row for row, item in enumerate(items) if name in item.aspects]
@@ -217,13 +232,16 @@ class _Labels(Objective):
 
     @classmethod
     def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "_Labels":
+        """Return the objective with scale, classes and the like of the training judgements."""
         classes = judgements.classes or tuple(sorted({item.label for item in judgements.items}))
         return cls(**{"classes": classes, **settings})
 
     def settings(self) -> dict[str, Any]:
+        """Return the arguments that make it anew."""
         return {"classes": list(self.classes), "low": self.low, "high": self.high}
 
     def targets(self, items: Sequence[LabelledText]) -> Targets:
+        """Return what is compared with the outputs."""
         unknown = {item.label for item in items} - set(self.classes)
         if unknown:
             raise InvalidArgumentError(f"label {sorted(unknown)[0]!r} is none of the classes {', '.join(self.classes)}")
@@ -239,6 +257,7 @@ class _Labels(Objective):
         return (self.log_probs(outputs).exp() @ ranks).clamp(self.low, self.high)
 
     def metrics(self, outputs: Tensor, items: Sequence[LabelledText]) -> Metrics:
+        """Return the validation figures."""
         return classification(self.log_probs(outputs).argmax(1).numpy(), self.targets(items)["label"].numpy(), len(self.classes))
 
 
@@ -254,12 +273,15 @@ class CrossEntropy(_Labels):
 
     @property
     def n_outputs(self) -> int:  # type: ignore[override]
+        """One for each class."""
         return len(self.classes)
 
     def log_probs(self, outputs: Tensor) -> Tensor:
+        """Return log-probabilities of the classes, (m, classes)."""
         return outputs.log_softmax(-1)
 
     def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
+        """Return the mean loss over the items."""
         return losses.cross_entropy(outputs, targets["label"])
 
 
@@ -287,9 +309,11 @@ class Ordinal(_Labels):
         return torch.cat([self.first, self.first + self.log_steps.exp().cumsum(0)])
 
     def log_probs(self, outputs: Tensor) -> Tensor:
+        """Return log-probabilities of the classes, (m, classes)."""
         return losses.ordinal_log_probs(outputs[:, 0], self.thresholds)
 
     def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
+        """Return the mean loss over the items."""
         return losses.ordinal_cross_entropy(outputs[:, 0], self.thresholds, targets["label"])
 
 
@@ -332,9 +356,11 @@ class BradleyTerry(Objective):
 
     @classmethod
     def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "BradleyTerry":
+        """Return the objective with scale, classes and the like of the training judgements."""
         return cls(**{"has_ties": any(item.tie for item in judgements.items), **settings})
 
     def settings(self) -> dict[str, Any]:
+        """Return the arguments that make it anew."""
         return {name: getattr(self, name) for name in ("ties", "margins", "margin_scale", "low", "high", "has_ties")}
 
     def texts(self, items: Sequence[PreferencePair]) -> list[str]:
@@ -342,10 +368,12 @@ class BradleyTerry(Objective):
         return [item.prompt + item.chosen for item in items] + [item.prompt + item.rejected for item in items]
 
     def targets(self, items: Sequence[PreferencePair]) -> Targets:
+        """Return what is compared with the outputs."""
         margins = [(item.margin or 0.0) * self.margin_scale if self.margins else 0.0 for item in items]
         return {"tie": torch.tensor([item.tie for item in items]), "margin": _column(margins)}
 
     def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
+        """Return the mean loss over the items."""
         chosen, rejected = outputs[:, 0].chunk(2)
         if not self.has_ties:
             return losses.bradley_terry(chosen, rejected, targets["margin"])
@@ -354,10 +382,12 @@ class BradleyTerry(Objective):
         return losses.rao_kupper(chosen, rejected, targets["tie"], nn.functional.softplus(self.tie_parameter))
 
     def finish(self, outputs: Tensor) -> None:
+        """Set the scale of `score` by the training texts."""
         self.centre.copy_(outputs[:, 0].mean())
         self.spread.copy_(outputs[:, 0].std().clamp_min(1e-6) if len(outputs) > 1 else torch.ones(()))
 
     def score(self, outputs: Tensor) -> Tensor:
+        """Return scores inside the range."""
         return self.low + (self.high - self.low) * torch.sigmoid((outputs[:, 0] - self.centre) / self.spread)
 
     def metrics(self, outputs: Tensor, items: Sequence[PreferencePair]) -> Metrics:

@@ -46,6 +46,7 @@ class Scorer(nn.Module, ABC):
 
     def embed(self, prepared: Prepared) -> Tensor:
         """Return the texts' vectors before the head, (n, d); raises where nothing that learns produces them."""
+        del prepared
         raise InvalidArgumentError(f"the scorer {self.name!r} has no encoder that learns; contrastive terms need 'transformer'")
 
     def solve(self, texts: Sequence[str], objective: nn.Module, items: Sequence[Any], seed: int) -> None:

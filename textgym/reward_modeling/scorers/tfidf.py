@@ -89,7 +89,7 @@ class TfIdf(Scorer):
         elif isinstance(objective, CrossEntropy):
             found = self._classes(matrix, objective.targets(items)["label"].numpy(), seed)
         elif isinstance(objective, BradleyTerry):
-            found = self._pairs(matrix, objective, objective.targets(items), seed)
+            found = self._pairs(matrix, objective.targets(items), seed)
         else:
             raise InvalidArgumentError(f"tfidf is solved at once, which the loss {getattr(objective, 'name', objective)!r} does not allow")
         self.weight, self.bias = (torch.from_numpy(np.asarray(array, np.float32)).contiguous() for array in found)
@@ -162,7 +162,7 @@ class TfIdf(Scorer):
             weight[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
         return weight, bias
 
-    def _pairs(self, matrix: Any, objective: BradleyTerry, targets: Mapping[str, Tensor], seed: int) -> tuple[Any, Any]:
+    def _pairs(self, matrix: Any, targets: Mapping[str, Tensor], seed: int) -> tuple[Any, Any]:
         from scipy.sparse import vstack
         from sklearn.linear_model import LogisticRegression
         from sklearn.svm import LinearSVC
