@@ -174,7 +174,7 @@ class _Run:
         prepared = self.scorer.prepare(texts)
         outputs = evaluate(self.scorer, prepared)
         loss = self.objective.loss(outputs, self.objective.targets(self.items))
-        self._end_epoch(1, float(loss), prepared, self.scorer.prepare(self.objective.texts(self.held_out)))
+        self._end_epoch(1, float(loss.detach()), prepared, self.scorer.prepare(self.objective.texts(self.held_out)))
         return self._finish()
 
     def train(self, show: Show | None) -> FitResult:

@@ -98,7 +98,10 @@ class FittedReward:
 
     def score_texts(self, texts: Sequence[str]) -> "NDArray[np.float64]":
         """Return the scores of bare texts, (n,)."""
-        return self.objective.score(self.outputs(texts)).double().clamp(self.low, self.high).numpy()
+        import torch
+
+        with torch.no_grad():  # an objective may have parameters of its own
+            return self.objective.score(self.outputs(texts)).double().clamp(self.low, self.high).numpy()
 
     def outputs(self, texts: Sequence[str]) -> "Tensor":
         """Return the scorer's raw outputs, (n, n_outputs) float32 on the CPU."""
