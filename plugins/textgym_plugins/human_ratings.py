@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import textgym
+from textgym.reward_modeling.judgement_source import load_judgements
 from textgym.reward_modeling.judgements import JudgementSet, RatedText
 
-TABLE = Path(__file__).parent / "data" / "human_ratings" / "human_ratings.tsv.gz"
+DATA = Path(__file__).parent / "data" / "human_ratings"
 
 
 def human_ratings() -> JudgementSet[RatedText]:
     """Sentiment of 17,396 review sentences and tweets, -4 to 4, 15 to 99 raters each (Hutto and Gilbert, ICWSM 2014; MIT)."""
-    table = io.StringIO(gzip.decompress(TABLE.read_bytes()).decode())
+    if (DATA / "human_ratings.jsonl.gz").exists():  # the form that every reader of judgements understands
+        return load_judgements(DATA / "human_ratings.jsonl.gz")
+    table = io.StringIO(gzip.decompress((DATA / "human_ratings.tsv.gz").read_bytes()).decode())
     items = []
     for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE):
         single = tuple(float(rating) for rating in json.loads(row["ratings"] or "[]"))
