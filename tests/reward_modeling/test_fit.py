@@ -41,7 +41,7 @@ def data_for(loss, request):
         ("mlp", {"features": "lm"}, 0.5),
         ("lm-linear", {}, 0.5),
         ("embedding", {}, 0.5),
-        ("transformer", {"model": "reviews"}, 0.8),
+        ("transformer", {"model": "reviews", "dtype": "bfloat16"}, 0.8),
         ("transformer", {"model": "reviews", "lora_rank": 4}, 0.4),
     ],
 )

@@ -1,5 +1,6 @@
 """FittedReward: a reward model made of a scorer and an objective, fitted to human judgements."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,8 +89,6 @@ class FittedReward:
         described = json.dumps(
             {k: v for k, v in self.description.items() if k in ("files", "sources", "objective_settings")}, sort_keys=True
         )
-        import hashlib
-
         return hashlib.sha256(described.encode()).hexdigest()[:12]
 
     def score(self, episodes: Sequence[Episode]) -> "NDArray[np.float64]":

@@ -29,6 +29,8 @@ class TfIdf(Scorer):
     | cross-entropy | logistic regression | support vector machine, one against the rest |
     | bradley-terry | logistic regression on differences, a tie being half a win for each | the same with hinge loss (Joachims 2002) |
 
+    How common ties are is not fitted. Margins and ordered classes need another scorer.
+
     Args:
         n_outputs: Outputs for each text.
         learner: "ridge" or "svm".
@@ -71,7 +73,7 @@ class TfIdf(Scorer):
 
         if not len(prepared):
             return torch.zeros(0, self.n_outputs)
-        return torch.from_numpy(np.asarray(vstack(list(prepared)) @ self.weight.double().numpy())).float() + self.bias
+        return torch.from_numpy(np.asarray(vstack(list(prepared)) @ self.weight.double().cpu().numpy())).float() + self.bias.cpu()
 
     def solve(self, texts: Sequence[str], objective: nn.Module, items: Sequence[Any], seed: int) -> None:
         """Choose the features on the training texts, then fit the linear model to `objective`'s targets."""

@@ -28,7 +28,8 @@ class Transformer(Scorer):
         lora_rank: 0 trains all weights; else adapters of this rank on every linear layer (Hu et al. 2021, "LoRA", arXiv:2106.09685).
         max_tokens: Longer texts are cut.
         dropout: Before the head; the model's own is as its configuration says.
-        dtype: In which matrices are multiplied in training and scoring: "float32" or "bfloat16" (weights stay float32).
+        dtype: In which matrices are multiplied in training: "float32" or "bfloat16". Weights stay float32 and scores are computed in it, so
+            that a text's score does not depend on its batch.
         device: Where it runs.
     """
 
@@ -117,7 +118,8 @@ class Transformer(Scorer):
     def embed(self, prepared: Prepared) -> Tensor:
         """Return the mean hidden states, (n, hidden) float32."""
         input_ids, mask = padded(prepared, self._pad_id, self.device)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+        low_precision = self.training and self.dtype == "bfloat16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=low_precision):
             hidden = self.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
         hidden = hidden.float()
         return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # type: ignore[no-any-return]
