@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import textgym
+from textgym.errors import MissingExtraError
 
 
 def minilm() -> str:
