@@ -11,11 +11,16 @@ from textgym.errors import RunDirectoryError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; raises `RunDirectoryError` naming the path when it cannot be written."""
+    """Write a text file as UTF-8 atomically; raises `RunDirectoryError` naming the path when it cannot be written."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically; raises `RunDirectoryError` naming the path when it cannot be written."""
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        with open(aside, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(aside, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -9,15 +9,12 @@ fitted to out-of-fold predictions, so that it is calibrated without a look at th
 validation split; the test split is read only for the report at the end.
 """
 
-import csv
-import gzip
 import hashlib
 import io
 import json
 import os
-import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +24,10 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
-
-sys.path.insert(0, str(Path(__file__).parent))
-from split_human_ratings import groups
 from textgym_plugins.human_rating import BLOCKS, DATA, HumanRating, character_ngrams, ngrams, tokens
+
+from textgym.reward_modeling.judgements import RatedText
+from textgym.reward_modeling.reading import read_judgements
 
 ALPHA = 2.0  # ridge penalty
 MIN_SENTENCES = 2  # a feature must occur in so many training sentences
@@ -88,10 +85,10 @@ def squash(raw: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     return 4 * np.tanh(slope * raw + intercept)
 
 
-def calibrate(rows: list[dict[str, str]], texts: list[str], ratings: np.ndarray) -> tuple[float, float]:
+def calibrate(items: Sequence[RatedText], texts: list[str], ratings: np.ndarray) -> tuple[float, float]:
     """Return slope and intercept that fit the ratings best on out-of-fold predictions of the training split."""
-    raw = np.zeros(len(rows))
-    for inside, outside in GroupKFold(5).split(texts, groups=groups(rows)):
+    raw = np.zeros(len(items))
+    for inside, outside in GroupKFold(5).split(texts, groups=[item.group or "row:" + item.id for item in items]):
         model = Model([texts[i] for i in inside], ratings[inside])
         raw[outside] = model.raw([texts[i] for i in outside])
     slope, intercept = least_squares(lambda p: squash(raw, *p) - ratings, [0.25, 0.0]).x
@@ -114,10 +111,10 @@ def write(model: Model, metadata: dict[str, Any], reference: np.ndarray) -> None
     os.replace(aside, DATA / "model.npz")
 
 
-def report(rows: list[dict[str, str]], predicted: np.ndarray) -> None:
+def report(items: Sequence[RatedText], predicted: np.ndarray) -> None:
     """Print how well the predictions agree with the ratings, with a bootstrap interval (2,000 resamples, seed 0)."""
-    ratings = np.array([float(row["mean"]) for row in rows])
-    sources = np.array([row["source"] for row in rows])
+    ratings = np.array([item.rating for item in items])
+    sources = np.array([item.source for item in items])
     for name in ("all", "movie", "product", "tweet"):
         chosen = np.flatnonzero((sources == name) | (name == "all"))
         x, y = predicted[chosen], ratings[chosen]
@@ -132,11 +129,10 @@ def report(rows: list[dict[str, str]], predicted: np.ndarray) -> None:
 
 def main() -> None:
     """Fit on the training split, write, report on the others."""
-    with gzip.open(DATA / "human_ratings.tsv.gz", "rt", encoding="utf-8", newline="") as table:
-        rows = list(csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE))
-    split = {name: [row for row in rows if row["split"] == name] for name in ("train", "validation", "test")}
-    texts = [row["text"] for row in split["train"]]
-    ratings = np.array([float(row["mean"]) for row in split["train"]])
+    judgements = read_judgements(DATA / "human_ratings.jsonl.gz")
+    split = {name: judgements.split(name).items for name in ("train", "validation", "test")}
+    texts = [item.text for item in split["train"]]
+    ratings = np.array([item.rating for item in split["train"]])
     slope, intercept = calibrate(split["train"], texts, ratings)
     model = Model(texts, ratings)
     metadata = {
@@ -144,18 +140,18 @@ def main() -> None:
         "intercept": intercept,
         "damping": model.damping,
         "fitted_on": "train",
-        "training_ids_sha256": hashlib.sha256("\n".join(row["id"] for row in split["train"]).encode()).hexdigest(),
+        "training_ids_sha256": hashlib.sha256("\n".join(item.id for item in split["train"]).encode()).hexdigest(),
         "settings": {"alpha": ALPHA, "min_sentences": MIN_SENTENCES, "damping": DAMPING, "floor": FLOOR, "power": POWER},
     }
-    reference = squash(model.raw([row["text"] for row in split["validation"]]), slope, intercept)
+    reference = squash(model.raw([item.text for item in split["validation"]]), slope, intercept)
     write(model, metadata, reference)
     print(json.dumps(metadata), {block: len(model.vocabulary[block]) for block in BLOCKS}, (DATA / "model.npz").stat().st_size, "bytes")
 
     reward = HumanRating()
     for name in ("validation", "test"):
         print(name)
-        report(split[name], np.array([reward.rate(row["text"]) for row in split[name]]))
-    sample = [row["text"] for row in split["test"]]
+        report(split[name], np.array([reward.rate(item.text) for item in split[name]]))
+    sample = [item.text for item in split["test"]]
     started, characters = time.perf_counter(), sum(map(len, sample))
     for text in sample:
         reward.rate(text)

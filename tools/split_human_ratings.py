@@ -1,4 +1,4 @@
-"""Fixed train / validation / test splits of the human ratings, written as one bundled table.
+"""Fixed train / validation / test splits of the human ratings, written as one bundled file of judgements.
 
 Usage: python tools/split_human_ratings.py SOURCE.tsv.gz
 
@@ -10,13 +10,15 @@ or when they are sentences of the same product document; groups that touch are j
 import csv
 import gzip
 import hashlib
-import io
+import json
 import re
 import sys
 from pathlib import Path
 
-TARGET = Path(__file__).resolve().parents[1] / "plugins/textgym_plugins/data/human_ratings/human_ratings.tsv.gz"
-COLUMNS = ["id", "source", "split", "mean", "ratings", "text"]
+from textgym.reward_modeling.judgements import JudgementSet, RatedText, Split
+from textgym.reward_modeling.writing import write_judgements
+
+TARGET = Path(__file__).resolve().parents[1] / "plugins/textgym_plugins/data/human_ratings/human_ratings.jsonl.gz"
 
 
 def normalised(text: str) -> str:
@@ -42,26 +44,32 @@ def groups(rows: list[dict[str, str]]) -> list[str]:
     return [root("document:" + row["id"].split("_")[0] if row["source"] == "product" else "row:" + row["id"]) for row in rows]
 
 
-def split_of(group: str) -> str:
+def split_of(group: str) -> Split:
     """Return the split that a group belongs to."""
     share = int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 2**32
     return "train" if share < 0.8 else "validation" if share < 0.9 else "test"
 
 
 def main() -> None:
-    """Read the source table, add the split column, write the bundled table."""
+    """Read the source table, draw the splits, write the bundled file."""
     with gzip.open(sys.argv[1], "rt", encoding="utf-8", newline="") as source:
         rows = list(csv.DictReader(source, delimiter="\t", quoting=csv.QUOTE_NONE))
-    for row, group in zip(rows, groups(rows), strict=True):
-        row["split"] = split_of(group)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    items = [
+        RatedText(
+            id=row["id"],
+            source=row["source"],
+            group="" if group == "row:" + row["id"] else group,
+            split=split_of(group),
+            rating=float(row["mean"]),
+            ratings=tuple(map(float, json.loads(row["ratings"] or "[]"))),
+            text=row["text"],
+        )
+        for row, group in zip(rows, groups(rows), strict=True)
+    ]
     TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_bytes(gzip.compress(table.getvalue().encode(), mtime=0))
+    write_judgements(JudgementSet("ratings", tuple(items), low=-4.0, high=4.0), TARGET)
     for name in ("train", "validation", "test"):
-        print(name, sum(row["split"] == name for row in rows))
+        print(name, sum(item.split == name for item in items))
 
 
 if __name__ == "__main__":

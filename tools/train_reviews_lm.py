@@ -8,9 +8,6 @@ always holds a whole model. `figures.json` beside the weights holds what the mod
 """
 
 import argparse
-import csv
-import gzip
-import io
 import json
 import math
 import re
@@ -25,8 +22,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from textgym.reward_modeling.reading import read_judgements
+
 ROOT = Path(__file__).resolve().parents[1] / "plugins/textgym_plugins"
-TABLE = ROOT / "data/human_ratings/human_ratings.tsv.gz"
+RATINGS = ROOT / "data/human_ratings/human_ratings.jsonl.gz"
 CONTRACTIONS = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}
 WORD = re.compile(r"[a-z']+")
 SEED = 0
@@ -34,10 +33,9 @@ SEED = 0
 
 def sentences() -> dict[str, list[str]]:
     """Return the texts of each split."""
-    table = io.StringIO(gzip.decompress(TABLE.read_bytes()).decode())
     texts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-    for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE):
-        texts[row["split"]].append(row["text"])
+    for item in read_judgements(RATINGS).items:
+        texts[item.split].append(item.text)
     return texts
 
 

@@ -1,31 +1,28 @@
 """The task "ReviewContinuation-v0": go on with a review of which the first words are given."""
 
-import csv
-import gzip
-import io
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import textgym
+from textgym.reward_modeling.reading import read_judgements
 
-TABLE = Path(__file__).parent / "data" / "human_ratings" / "human_ratings.tsv.gz"
+RATINGS = Path(__file__).parent / "data" / "human_ratings" / "human_ratings.jsonl.gz"
 
 
 @cache
 def _review_prompts(n_words: int) -> dict[str, list[textgym.Prompt]]:
     """Return the first words of every movie and product sentence that has more of them, by split."""
     prompts: dict[str, list[textgym.Prompt]] = {"train": [], "validation": [], "test": []}
-    table = io.StringIO(gzip.decompress(TABLE.read_bytes()).decode())
     seen = set()
-    for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE):
-        words = row["text"].split(" ")
+    for item in read_judgements(RATINGS).items:
+        words = item.text.split(" ")
         start = " ".join(words[:n_words])
-        if row["source"] == "tweet" or len(words) < n_words + 3 or (row["split"], start) in seen or not start[:1].isalnum():
+        if item.source == "tweet" or len(words) < n_words + 3 or (item.split, start) in seen or not start[:1].isalnum():
             continue
-        seen.add((row["split"], start))
-        metadata = {"id": row["id"], "source": row["source"], "rating": float(row["mean"])}
-        prompts[row["split"]].append(textgym.Prompt(start, (row["text"],), metadata))
+        seen.add((item.split, start))
+        metadata = {"id": item.id, "source": item.source, "rating": item.rating}
+        prompts[item.split].append(textgym.Prompt(start, (item.text,), metadata))
     for split, texts in prompts.items():
         if split != "train":  # a prompt is held out only if no training review begins with it
             prompts[split] = [p for p in texts if ("train", p.text) not in seen]

@@ -1,11 +1,10 @@
 """The bundled rewards keep their contract, and "human-rating" agrees with people as well as its documentation says."""
 
-import csv
-import gzip
 import hashlib
 import json
 import math
 import pickle
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -19,6 +18,8 @@ from textgym_plugins.repetition import Repetition, repeated_share
 from textgym_plugins.vader import Vader
 
 import textgym
+from textgym.reward_modeling.judgements import RatedText
+from textgym.reward_modeling.reading import read_judgements
 
 REWARDS = {"human-rating": HumanRating, "vader": Vader, "length": Length, "repetition": Repetition}
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
@@ -63,9 +64,8 @@ EPISODES = [episode(*pair) for pair in BATTERY]
 
 
 @pytest.fixture(scope="module")
-def table() -> list[dict[str, str]]:
-    with gzip.open(DATA / "human_ratings.tsv.gz", "rt", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+def table() -> Sequence[RatedText]:
+    return read_judgements(DATA / "human_ratings.jsonl.gz").items
 
 
 @pytest.fixture(scope="module")
@@ -129,24 +129,24 @@ def test_wrong_options_are_refused(name: str, options: dict[str, Any]) -> None:
 # --- human-rating --------------------------------------------------------------------------------------------------------------------
 
 
-def test_human_rating_agrees_with_people(table: list[dict[str, str]], human_rating: HumanRating) -> None:
-    rows = [row for row in table if row["split"] == "test"]
-    predicted = np.array([human_rating.rate(row["text"]) for row in rows])
-    ratings = np.array([float(row["mean"]) for row in rows])
+def test_human_rating_agrees_with_people(table: Sequence[RatedText], human_rating: HumanRating) -> None:
+    rows = [row for row in table if row.split == "test"]
+    predicted = np.array([human_rating.rate(row.text) for row in rows])
+    ratings = np.array([row.rating for row in rows])
     assert np.corrcoef(predicted, ratings)[0, 1] >= 0.765
     assert np.mean((predicted - ratings) ** 2) <= 1.35
     assert np.polyfit(predicted, ratings, 1)[0] == pytest.approx(1, abs=0.1)  # calibrated: as far from the middle as people are
 
 
-def test_human_rating_equals_the_stored_scikit_learn_predictions(table: list[dict[str, str]], human_rating: HumanRating) -> None:
-    predicted = [human_rating.rate(row["text"]) for row in table if row["split"] == "validation"]
+def test_human_rating_equals_the_stored_scikit_learn_predictions(table: Sequence[RatedText], human_rating: HumanRating) -> None:
+    predicted = [human_rating.rate(row.text) for row in table if row.split == "validation"]
     with np.load(DATA / "model.npz", allow_pickle=False) as stored:
         np.testing.assert_allclose(predicted, stored["reference"], atol=1e-5)
 
 
-def test_human_rating_equals_scikit_learn(table: list[dict[str, str]], human_rating: HumanRating) -> None:
+def test_human_rating_equals_scikit_learn(table: Sequence[RatedText], human_rating: HumanRating) -> None:
     text_features = pytest.importorskip("sklearn.feature_extraction.text")
-    texts = [row["text"] for row in table if row["split"] == "test"][::10]
+    texts = [row.text for row in table if row.split == "test"][::10]
     features = {
         "words": tokens,
         "ngrams": lambda text: list(ngrams(tokens(text))),
@@ -165,12 +165,12 @@ def test_human_rating_equals_scikit_learn(table: list[dict[str, str]], human_rat
     np.testing.assert_allclose([human_rating.rate(text) for text in texts], expected, rtol=0, atol=1e-9)
 
 
-def test_human_rating_was_fitted_on_the_training_split_alone(table: list[dict[str, str]], human_rating: HumanRating) -> None:
-    training = [row for row in table if row["split"] == "train"]
-    identity = hashlib.sha256("\n".join(row["id"] for row in training).encode()).hexdigest()
+def test_human_rating_was_fitted_on_the_training_split_alone(table: Sequence[RatedText], human_rating: HumanRating) -> None:
+    training = [row for row in table if row.split == "train"]
+    identity = hashlib.sha256("\n".join(row.id for row in training).encode()).hexdigest()
     assert human_rating.metadata["training_ids_sha256"] == identity
-    once = sorted({feature for row in table if row["split"] != "train" for feature in tokens(row["text"])})
-    seen = {feature for row in training for feature in tokens(row["text"])}
+    once = sorted({feature for row in table if row.split != "train" for feature in tokens(row.text)})
+    seen = {feature for row in training for feature in tokens(row.text)}
     with np.load(DATA / "model.npz", allow_pickle=False) as stored:
         known = set(stored["words"].tobytes().decode().split("\n"))
     assert not known.intersection(set(once) - seen)  # no word that only the other splits have

@@ -271,12 +271,13 @@ def test_too_few_judgements(ratings):
         fit_reward_model(replace(ratings, items=ratings.split("train").items), scorer="tfidf")
 
 
-def test_without_a_split_a_tenth_validates(ratings, tmp_path):
-    whole = replace(ratings, items=tuple(replace(item, split="") for item in ratings.items))
+def test_without_a_split_a_tenth_validates(tmp_path):
+    drawn = sample(load_judgements("human-ratings"), 150)
+    whole = replace(drawn, items=tuple(replace(item, split="") for item in drawn.items))
     fit_reward_model(whole, tmp_path / "r", scorer="tfidf")
-    drawn = json.loads((tmp_path / "r" / "reward_model.json").read_text())["judgements"]
-    assert drawn["train"] + drawn["validation"] == len(whole)
-    assert 0.04 < drawn["validation"] / len(whole) < 0.2
+    used = json.loads((tmp_path / "r" / "reward_model.json").read_text())["judgements"]
+    assert used["train"] + used["validation"] == len(whole)
+    assert 0.04 < used["validation"] / len(whole) < 0.2
 
 
 # --- command line --------------------------------------------------------------------------------------------------------------------

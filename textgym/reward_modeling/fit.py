@@ -22,6 +22,7 @@ from textgym.reward_modeling.objectives import OBJECTIVES, Objective
 from textgym.reward_modeling.scorer import Scorer
 from textgym.reward_modeling.scorers import scorer_class
 from textgym.reward_modeling.scorers.feature_scorer import FeatureScorer
+from textgym.reward_modeling.splits import assign_splits
 
 CHUNK = 32  # batches that are sorted by length together: little padding, and still a random order
 N_SCALE_TEXTS = 1000  # training texts on which the scale of a reward from pairs is set
@@ -104,7 +105,7 @@ def fit_reward_model(
     """Fit a reward model to judgements.
 
     Args:
-        judgements: With training judgements, and validation ones; where no split was drawn, a tenth of the groups validates, chosen by hash.
+        judgements: With training judgements, and validation ones; where no split was drawn, a tenth validates, as `assign_splits` draws it.
         out: Folder of the model. It is written whenever the validation figure improves, and every epoch's figures before they are
             reported, so an interrupted run keeps all that was shown. None keeps the model in memory.
         scorer: "tfidf", "embedding", "mlp", "lm-linear" or "transformer".
@@ -286,10 +287,8 @@ def _parts(judgements: "JudgementSet[Any]") -> "tuple[JudgementSet[Any], Judgeme
     """Return training and validation judgements."""
     train, validation = judgements.split("train"), judgements.split("validation")
     if not len(train) and not len(validation):  # none was drawn
-        held_out = {i.group or i.id for i in judgements.items if hashlib.sha256((i.group or i.id).encode()).digest()[0] < 26}  # 26 of 256
-        items = judgements.items
-        train = replace(judgements, items=tuple(i for i in items if (i.group or i.id) not in held_out))
-        validation = replace(judgements, items=tuple(i for i in items if (i.group or i.id) in held_out))
+        judgements = assign_splits(judgements, {"train": 0.9, "validation": 0.1})
+        train, validation = judgements.split("train"), judgements.split("validation")
     for name, part in (("training", train), ("validation", validation)):
         if len(part) < 2:
             raise InvalidArgumentError(f"fitting needs at least 2 {name} judgements, there are {len(part)} of {len(judgements)}")

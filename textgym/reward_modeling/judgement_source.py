@@ -8,6 +8,7 @@ from typing import Any
 from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import installed_plugins
 from textgym.reward_modeling.judgements import JudgementSet
+from textgym.reward_modeling.reading import read_judgements
 
 
 def load_judgements(source: str | os.PathLike[str]) -> "JudgementSet[Any]":
@@ -24,8 +25,6 @@ def load_judgements(source: str | os.PathLike[str]) -> "JudgementSet[Any]":
         return found
     if not Path(name).exists():
         raise UnknownNameError("set or file of judgement", name, known)
-    from textgym.reward_modeling.reading import read_judgements
-
     return read_judgements(name)
 
 
