@@ -140,7 +140,7 @@ def _named(text: str, options: Mapping[str, Any]) -> Reward:
 def _reader_of(folder: Path) -> str:
     """Return the registered reward that says of itself, by `reads_folder(path)`, that it is made from such a folder."""
     readers = {
-        name: registration.factory.reads_folder  # type: ignore[attr-defined]
+        name: registration.factory.reads_folder
         for name, registration in installed_plugins().registrations("reward").items()
         if hasattr(registration.factory, "reads_folder")
     }
