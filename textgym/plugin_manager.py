@@ -17,7 +17,7 @@ from textgym.errors import InvalidArgumentError, PluginWarning, UnknownNameError
 
 ENTRY_POINT_GROUP = "textgym"
 OWN_DISTRIBUTION = "textgym"  # its plugins register first, so that a stranger's duplicate is the one reported
-KINDS = ("reward", "task", "model", "agent")
+KINDS = ("reward", "task", "model", "agent", "judgement")
 HOOKS = frozenset(name for name in vars(hookspecs) if name.startswith("register_"))
 
 
@@ -189,7 +189,7 @@ class PluginManager:
     # --- looking names up ------------------------------------------------------------------------------------------------------
 
     def registrations(self, kind: str) -> Mapping[str, Registration]:
-        """Return everything registered of a kind ("reward", "task", "model", "agent"), by name; without the members of families."""
+        """Return everything registered of a kind ("reward", "task", "model", "agent", "judgement"), by name; without the members of families."""
         self._load_deferred()
         return self._names[kind]
 

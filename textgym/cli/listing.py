@@ -6,7 +6,7 @@ from textgym.errors import InvalidArgumentError, MissingExtraError
 from textgym.plugin_manager import KINDS, Family, Provenance, installed_plugins
 from textgym.tasks import environment_id
 
-TOPICS = ("rewards", "tasks", "agents", "models", "plugins")
+TOPICS = ("rewards", "tasks", "agents", "models", "judgements", "plugins")
 Row = tuple[str, str, str]
 """Name, summary, origin."""
 
@@ -15,7 +15,7 @@ Row = tuple[str, str, str]
 @click.argument("topic", type=click.Choice(TOPICS), required=False)
 @click.argument("family", required=False)
 def list_command(topic: str | None, family: str | None) -> None:
-    """Show rewards, tasks, agents, models and plugins, with the package and version each comes from.
+    """Show rewards, tasks, agents, models, human judgements and plugins, with the package and version each comes from.
 
     A family of names is one line; `textgym list tasks FAMILY` shows its members.
     """

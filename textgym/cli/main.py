@@ -15,6 +15,7 @@ from textgym.cli.new_reward import new_reward_command
 from textgym.cli.rate import rate_command
 from textgym.cli.reward import reward_group
 from textgym.cli.reward_data import data_command
+from textgym.cli.reward_fit import fit_command
 from textgym.cli.train import train_command
 from textgym.errors import PluginWarning, TextgymError
 from textgym.plugin_manager import installed_plugins
@@ -40,6 +41,7 @@ for command in (
 ):
     cli.add_command(command)
 reward_group.add_command(data_command)
+reward_group.add_command(fit_command)
 
 
 def main() -> None:
