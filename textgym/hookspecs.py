@@ -1,4 +1,4 @@
-"""The five hooks of textgym. A plugin implements any of them with `@textgym.hookimpl`."""
+"""The six hooks of textgym. A plugin implements any of them with `@textgym.hookimpl`."""
 
 from typing import Any
 
@@ -21,6 +21,11 @@ def register_tasks(register: Any) -> None:
 @hookspec
 def register_models(register: Any) -> None:
     """Add language models: call `register(name, factory)` with a factory returning a directory, a .gguf file or a hub id."""
+
+
+@hookspec
+def register_judgements(register: Any) -> None:
+    """Add human judgements: call `register(name, factory)` with a factory returning a `JudgementSet`."""
 
 
 @hookspec

@@ -17,7 +17,7 @@ from textgym.errors import InvalidArgumentError, PluginWarning, UnknownNameError
 
 ENTRY_POINT_GROUP = "textgym"
 OWN_DISTRIBUTION = "textgym"  # its plugins register first, so that a stranger's duplicate is the one reported
-KINDS = ("reward", "task", "model", "agent")
+KINDS = ("reward", "task", "model", "agent", "judgement")
 HOOKS = frozenset(name for name in vars(hookspecs) if name.startswith("register_"))
 
 
@@ -164,7 +164,7 @@ class PluginManager:
     # --- looking names up ------------------------------------------------------------------------------------------------------
 
     def registrations(self, kind: str) -> Mapping[str, Registration]:
-        """Return everything registered of a kind ("reward", "task", "model", "agent"), by name."""
+        """Return everything registered of a kind ("reward", "task", "model", "agent", "judgement"), by name."""
         deferred, self._deferred = self._deferred, {}
         for key, (entry_point, distribution) in deferred.items():
             self._load(key, entry_point, distribution)

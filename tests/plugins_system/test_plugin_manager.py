@@ -93,9 +93,15 @@ def test_every_kind_has_a_hook_of_its_own() -> None:
         def register_agents(register: Any) -> None:
             register("d", Loud)
 
+        @staticmethod
+        @textgym.hookimpl
+        def register_judgements(register: Any) -> None:
+            register("e", Loud)
+
     manager = PluginManager()
     manager.register(Everything)
-    assert {kind: list(manager.registrations(kind)) for kind in KINDS} == {"reward": ["a"], "task": ["b"], "model": ["c"], "agent": ["d"]}
+    found = {kind: list(manager.registrations(kind)) for kind in KINDS}
+    assert found == {"reward": ["a"], "task": ["b"], "model": ["c"], "agent": ["d"], "judgement": ["e"]}
 
 
 def test_the_second_of_two_equal_names_is_skipped_with_a_line_naming_both() -> None:
@@ -259,7 +265,7 @@ def test_the_projects_own_plugins_load_without_a_problem() -> None:
     assert manager.problems == []
     own = [p for p in manager.plugins.values() if p.distribution == "textgym"]
     assert {p.version for p in own} == {version("textgym")}
-    for kind in ("reward", "task", "model"):
+    for kind in ("reward", "task", "model", "judgement"):
         for name, registration in manager.registrations(kind).items():
             assert registration.summary, f"{kind} {name} is not documented"
     assert installed_plugins() is installed_plugins()

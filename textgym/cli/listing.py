@@ -5,13 +5,13 @@ import click
 from textgym.plugin_manager import KINDS, installed_plugins
 from textgym.tasks import environment_id
 
-TOPICS = ("rewards", "tasks", "agents", "models", "plugins")
+TOPICS = ("rewards", "tasks", "agents", "models", "judgements", "plugins")
 
 
 @click.command("list", epilog="Example: textgym list rewards")
 @click.argument("topic", type=click.Choice(TOPICS), required=False)
 def list_command(topic: str | None) -> None:
-    """Show rewards, tasks, agents, models and plugins, with the package and version each comes from."""
+    """Show rewards, tasks, agents, models, human judgements and plugins, with the package and version each comes from."""
     plugins = installed_plugins()
     for title in [topic] if topic else TOPICS:
         if title == "plugins":

@@ -13,6 +13,7 @@ from textgym.cli.generate import generate_command
 from textgym.cli.listing import list_command
 from textgym.cli.new_reward import new_reward_command
 from textgym.cli.reward import reward_group
+from textgym.cli.reward_fit import fit_command
 from textgym.cli.train import train_command
 from textgym.errors import PluginWarning, TextgymError
 from textgym.plugin_manager import installed_plugins
@@ -28,6 +29,7 @@ def cli(debug: bool) -> None:
 
 for command in (list_command, doctor_command, train_command, compare_command, generate_command, reward_group, new_reward_command):
     cli.add_command(command)
+reward_group.add_command(fit_command)
 
 
 def main() -> None:

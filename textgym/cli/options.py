@@ -36,15 +36,21 @@ def settings_from(extra: tuple[str, ...], **named: Any) -> dict[str, Any]:
             settings["reward"] = json.loads(settings["reward"])
         except json.JSONDecodeError as error:
             raise InvalidArgumentError(f"--reward {settings['reward']!r} is not JSON: {error}") from None
-    for text in extra:
+    return {**settings, **named_values(extra, "--set")}
+
+
+def named_values(texts: tuple[str, ...], option: str) -> dict[str, Any]:
+    """Return texts NAME=VALUE as a mapping, the value read as JSON where it is JSON; `option` is named in errors."""
+    values: dict[str, Any] = {}
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise InvalidArgumentError(f"--set wants NAME=VALUE, got {text!r}")
+            raise InvalidArgumentError(f"{option} wants NAME=VALUE, got {text!r}")
         try:
-            settings[name.replace("-", "_")] = json.loads(value)
+            values[name.replace("-", "_")] = json.loads(value)
         except json.JSONDecodeError:
-            settings[name.replace("-", "_")] = value
-    return settings
+            values[name.replace("-", "_")] = value
+    return values
 
 
 def set_threads(threads: int) -> None:

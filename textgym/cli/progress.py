@@ -7,7 +7,7 @@ Bar = Callable[[int, int, str], None]
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Bar]:
+def progress_bar(title: str, unit: str = "tokens") -> Iterator[Bar]:
     """Yield a function (done, total, note) that moves a bar with speed and remaining time; plain lines where there is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -15,7 +15,7 @@ def progress_bar(title: str) -> Iterator[Bar]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("tokens"),
+        TextColumn(unit),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
@@ -30,7 +30,7 @@ def progress_bar(title: str) -> Iterator[Bar]:
         tenth = done * 10 // max(1, total)
         if not progress.console.is_terminal and tenth > shown:
             shown = tenth
-            progress.console.print(f"{title}: {done:,} of {total:,} tokens  {note}")
+            progress.console.print(f"{title}: {done:,} of {total:,} {unit}  {note}")
 
     try:
         yield move

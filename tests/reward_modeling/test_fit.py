@@ -1,0 +1,350 @@
+"""Every scorer fits by every loss that suits it; the folder of a fitted model gives back the same scores, or says what is wrong with it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import textgym
+from textgym.cli.main import cli
+from textgym.reward_modeling.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.judgement_source import load_judgements, sample
+from textgym.reward_modeling.objectives import OBJECTIVES
+from textgym.reward_modeling.scorers import SCORERS
+
+from .conftest import made_up_texts, worth
+
+HASHED = {"features": "hashed", "size": 256}
+TEXTS = [*made_up_texts(40, 9), "", "🙂 naïve", "wonderful " * 400]
+EPISODES = [textgym.Episode(text[: len(text) // 2], text[len(text) // 2 :]) for text in TEXTS]
+
+
+def settings(epochs=3, **more):
+    return FitSettings(epochs=epochs, **more)
+
+
+def data_for(loss, request):
+    return request.getfixturevalue(OBJECTIVES[loss].kind)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "options", "least"),
+    [
+        ("tfidf", {}, 0.9),
+        ("tfidf", {"learner": "svm"}, 0.9),
+        ("mlp", {**HASHED, "dropout": 0.0}, 0.8),
+        ("mlp", {"features": "lm"}, 0.5),
+        ("lm-linear", {}, 0.5),
+        ("embedding", {}, 0.5),
+        ("transformer", {"model": "reviews"}, 0.8),
+        ("transformer", {"model": "reviews", "lora_rank": 4}, 0.4),
+    ],
+)
+def test_every_scorer_learns_saves_and_loads(scorer, options, least, ratings, tmp_path):
+    epochs = {"mlp": 15, "lm-linear": 15, "embedding": 30, "transformer": 4}.get(scorer, 1)
+    rate = 3e-3 if options.get("lora_rank") else None
+    result = fit_reward_model(
+        ratings, tmp_path / "reward", scorer=scorer, settings=settings(epochs, scorer=options, batch_size=16, learning_rate=rate)
+    )
+    assert result.best["pearson"] > least, result.history
+    assert (result.reward.low, result.reward.high) == (-4, 4)
+    reward = textgym.make_reward(str(tmp_path / "reward"))
+    scores = reward.score(EPISODES)
+    assert scores.shape == (len(EPISODES),)
+    assert np.all((scores >= -4) & (scores <= 4))
+    np.testing.assert_array_equal(scores, result.reward.score(EPISODES))
+    np.testing.assert_array_equal(scores, reward.score(EPISODES))
+    alone = [reward.score([episode])[0] for episode in EPISODES]
+    np.testing.assert_allclose(alone, scores, rtol=0, atol=1e-5)
+    assert not [path for path in (tmp_path / "reward").rglob("*") if path.suffix in (".pkl", ".pt", ".bin", ".joblib")]
+
+
+@pytest.mark.parametrize("loss", sorted(OBJECTIVES))
+def test_every_loss_learns(loss, request, tmp_path):
+    result = fit_reward_model(
+        data_for(loss, request),
+        tmp_path / "reward",
+        scorer="mlp",
+        loss=loss,
+        settings=settings(15, scorer={**HASHED, "dropout": 0.0}, batch_size=16),
+    )
+    watched = next(name for name in result.best if name not in ("epoch", "seconds", "train_loss"))
+    assert result.best[watched] > 0.75, result.history
+    reward = textgym.make_reward(str(tmp_path / "reward"))
+    texts = made_up_texts(60, 11)
+    scores = reward.score([textgym.Episode("", text) for text in texts])
+    assert np.corrcoef(scores, [worth(text) for text in texts])[0, 1] > 0.75
+    assert np.all((scores >= result.reward.low) & (scores <= result.reward.high))
+
+
+@pytest.mark.parametrize("learner", ["ridge", "svm"])
+@pytest.mark.parametrize("loss", ["multi-task", "cross-entropy", "bradley-terry"])
+def test_tfidf_solves_classes_and_pairs_too(learner, loss, request, tmp_path):
+    options = settings(scorer={"learner": learner, "penalty": 0.1})
+    result = fit_reward_model(data_for(loss, request), tmp_path / "reward", scorer="tfidf", loss=loss, settings=options)
+    assert next(value for name, value in result.best.items() if name in ("f1", "accuracy", "pearson")) > 0.7
+    reward = textgym.make_reward(str(tmp_path / "reward"))
+    np.testing.assert_array_equal(reward.score(EPISODES), result.reward.score(EPISODES))
+
+
+def test_ties_by_rao_and_kupper(pairs):
+    options = settings(8, scorer={**HASHED, "dropout": 0.0}, loss={"ties": "rao-kupper"}, batch_size=16)
+    assert fit_reward_model(pairs, scorer="mlp", loss="bradley-terry", settings=options).best["accuracy"] > 0.8
+
+
+def test_heteroscedastic_finds_where_raters_disagree(ratings):
+    options = settings(40, scorer={**HASHED, "dropout": 0.0}, batch_size=16, patience=40)
+    reward = fit_reward_model(ratings, scorer="mlp", loss="heteroscedastic", settings=options).reward
+    deviation = reward.rater_deviation([textgym.Episode("", t) for t in ("lovely film film", "lovely river river")])
+    assert deviation[0] > 1.3 * deviation[1]
+
+
+def test_the_same_seed_gives_the_same_model(ratings):
+    options = settings(2, scorer=HASHED)
+    first, second, other = (
+        fit_reward_model(ratings, scorer="mlp", settings=replace(options, seed=seed)).reward.score(EPISODES) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_the_best_epoch_is_kept_and_fitting_stops_early(ratings):
+    options = settings(60, scorer={**HASHED, "dropout": 0.0}, batch_size=16, patience=2, learning_rate=0.05)
+    result = fit_reward_model(ratings, scorer="mlp", settings=options)
+    figures = [entry["pearson"] for entry in result.history]
+    assert len(figures) < 60
+    assert int(np.argmax(figures)) == len(figures) - 3
+    held_out = ratings.split("validation").items
+    scores = result.reward.score_texts([item.text for item in held_out])
+    assert np.corrcoef(scores, [item.rating for item in held_out])[0, 1] == pytest.approx(max(figures), abs=1e-6)
+
+
+def test_an_interrupted_fit_keeps_what_it_reported(ratings, tmp_path):
+    reported = []
+
+    def report(entry):
+        reported.append(entry)
+        if len(reported) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_reward_model(ratings, tmp_path / "r", scorer="mlp", settings=settings(9, scorer=HASHED), report=report)
+    history = json.loads((tmp_path / "r" / "history.json").read_text())
+    assert history == {"finished": False, "epochs": reported}
+    best = max(entry["pearson"] for entry in reported)
+    reward = textgym.make_reward(str(tmp_path / "r")).terms[0].model
+    assert reward.description["metrics"]["pearson"] == best
+    held_out = ratings.split("validation").items
+    assert np.corrcoef(reward.score_texts([i.text for i in held_out]), [i.rating for i in held_out])[0, 1] == pytest.approx(best, abs=1e-6)
+
+
+def test_pre_training_and_the_auxiliary_term_run(ratings):
+    from textgym.reward_modeling.contrastive import pretrain
+
+    texts = [item.text for item in ratings.items]
+    for method in ("simcse", "moco"):
+        scorer = SCORERS["transformer"](1, model="reviews", max_tokens=16)
+        losses = pretrain(scorer, texts, method=method, steps=12, batch_size=32, learning_rate=1e-3, temperature=0.1)
+        assert np.mean(losses[-3:]) < np.mean(losses[:3]) or method == "moco"  # MoCo's loss grows with its queue
+        options = settings(1, contrastive=method, batch_size=32)
+        result = fit_reward_model(ratings, settings=options, scorer="transformer", prepared_scorer=scorer)
+        assert np.isfinite(result.best["train_loss"])
+
+
+def test_a_frozen_scorer_has_nothing_to_contrast(ratings):
+    with pytest.raises(textgym.InvalidArgumentError, match="has no encoder that learns"):
+        fit_reward_model(ratings, scorer="mlp", settings=settings(1, scorer=HASHED, contrastive="simcse"))
+
+
+# --- what is wrong, in one line ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(ratings, tmp_path):
+    fit_reward_model(ratings, tmp_path / "r", scorer="tfidf")
+    return tmp_path / "r"
+
+
+def change(path, by):
+    data = bytearray(path.read_bytes())
+    data[by] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def described(folder, **changes):
+    """Change a description and its hash, as another version or a forger would."""
+    from textgym.reward_modeling.reward_folder import _self_hash
+
+    path = folder / "reward_model.json"
+    found = json.loads(path.read_text())
+    found.pop("sha256")
+    found.update(changes)
+    path.write_text(json.dumps({**found, "sha256": _self_hash(found)}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda f: change(f / "weights.safetensors", -3), "weights.safetensors was changed after it was saved"),
+        (lambda f: change(f / "features.json", 5), "features.json was changed after it was saved"),
+        (lambda f: (f / "features.json").unlink(), "features.json is missing"),
+        (lambda f: (f / "reward_model.json").write_text("{"), "reward_model.json is not JSON"),
+        (lambda f: (f / "reward_model.json").write_text("[]"), "has format None, this textgym reads 1"),
+        (
+            lambda f: (f / "reward_model.json").write_text((f / "reward_model.json").read_text().replace('"high": 4.0', '"high": 9.0')),
+            "reward_model.json was changed after it was saved",
+        ),
+        (lambda f: described(f, format=2), "has format 2, this textgym reads 1"),
+        (lambda f: described(f, versions={"scikit-learn": "0.1.0"}), "was fitted with scikit-learn 0.1.0, installed is"),
+        (lambda f: described(f, versions={"no-such-package": "1.0"}), "needs no-such-package"),
+        (lambda f: described(f, objective="guess"), "which this textgym does not know"),
+        (lambda f: described(f, scorer="oracle"), "unknown scorer 'oracle'"),
+    ],
+)
+def test_a_folder_that_was_changed_is_refused(folder, harm, said):
+    harm(folder)
+    with pytest.raises(textgym.TextgymError, match=said) as raised:
+        textgym.make_reward(str(folder))
+    assert "\n" not in str(raised.value)
+
+
+def test_versions_may_be_overlooked(folder):
+    described(folder, versions={"scikit-learn": "0.1.0"})
+    assert textgym.make_reward(str(folder), check_versions=False).score(EPISODES).shape == (len(EPISODES),)
+
+
+def test_a_changed_base_model_is_noticed(ratings, tmp_path):
+    import shutil
+
+    from textgym.lm.source import resolve_model
+
+    base = tmp_path / "base"
+    shutil.copytree(resolve_model("reviews"), base)
+    fit_reward_model(ratings, tmp_path / "r", scorer="lm-linear", settings=settings(1, scorer={"model": str(base)}))
+    change(base / "model.safetensors", -3)
+    from textgym.reward_modeling import features
+
+    features._source_hash.cache_clear()
+    with pytest.raises(textgym.InvalidArgumentError, match="whose files have changed since"):
+        textgym.make_reward(str(tmp_path / "r"))
+
+
+def test_a_folder_of_something_else_is_never_replaced(ratings, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(textgym.InvalidArgumentError, match="holds no reward model; choose another folder"):
+        fit_reward_model(ratings, tmp_path / "thesis", scorer="tfidf")
+    assert (tmp_path / "thesis" / "chapter.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"scorer": "oracle"}, "unknown scorer 'oracle'"),
+        ({"loss": "squared-eror"}, "did you mean 'squared-error'"),
+        ({"loss": "ordinal"}, "is for labels, the judgements are ratings"),
+        ({"scorer": "tfidf", "loss": "heteroscedastic"}, "does not allow"),
+        ({"scorer": "tfidf", "settings": FitSettings(scorer={"learner": "guess"})}, 'learner must be "ridge" or "svm"'),
+        ({"scorer": "tfidf", "settings": FitSettings(scorer={"lerner": "svm"})}, "did you mean 'learner'"),
+        ({"scorer": "mlp", "settings": FitSettings(scorer={"features": "tea leaves"})}, "features must be"),
+        ({"loss": "squared-error", "settings": FitSettings(loss={"ties": "x"})}, "has no option 'ties'"),
+    ],
+)
+def test_bad_options_are_one_clear_line(ratings, options, said):
+    with pytest.raises(textgym.TextgymError, match=said):
+        fit_reward_model(ratings, **options)
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"batch_size": -1}, {"learning_rate": float("nan")}, {"contrastive": "x"}, {"patience": 0}])
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(textgym.InvalidArgumentError, match=next(iter(bad))):
+        FitSettings(**bad)
+
+
+def test_too_few_judgements(ratings):
+    with pytest.raises(textgym.InvalidArgumentError, match="at least 2 validation judgements"):
+        fit_reward_model(replace(ratings, items=ratings.split("train").items), scorer="tfidf")
+
+
+def test_without_a_split_a_tenth_validates(ratings, tmp_path):
+    whole = replace(ratings, items=tuple(replace(item, split="") for item in ratings.items))
+    fit_reward_model(whole, tmp_path / "r", scorer="tfidf")
+    drawn = json.loads((tmp_path / "r" / "reward_model.json").read_text())["judgements"]
+    assert drawn["train"] + drawn["validation"] == len(whole)
+    assert 0.04 < drawn["validation"] / len(whole) < 0.2
+
+
+# --- command line --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_fits_and_the_folder_scores(tmp_path):
+    out = str(tmp_path / "reward")
+    arguments = ["reward", "fit", "human-ratings", "--scorer", "mlp", "--set", "features=hashed", "--loss", "heteroscedastic"]
+    result = CliRunner().invoke(cli, [*arguments, "--limit", "300", "--epochs", "2", "--out", out], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.output.count("pearson") == 2
+    assert "range -4 .. 4" in result.output
+    scored = CliRunner().invoke(cli, ["reward", "score", out, "--prompt", "The movie", "--continuation", " was a delight."])
+    assert scored.exit_code == 0
+
+
+def test_bad_data_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "textgym.cli.main", "reward", "fit", "human-rating", "--out", str(tmp_path / "r")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "did you mean 'human-ratings'" in result.stderr
+    assert result.stderr.strip().count("\n") == 0
+
+
+def test_the_command_offers_every_scorer_and_loss():
+    from textgym.cli.reward_fit import LOSSES
+    from textgym.cli.reward_fit import SCORERS as OFFERED
+
+    assert set(OFFERED) == set(SCORERS)
+    assert set(LOSSES) == set(OBJECTIVES)
+
+
+def test_the_bundled_ratings_are_whole():
+    found = load_judgements("human-ratings")
+    assert (len(found), found.low, found.high, found.kind) == (17_396, -4, 4, "ratings")
+    for item in found.items:
+        assert not item.ratings or abs(np.mean(item.ratings) - item.rating) < 0.0051
+    part = sample(found, 100)
+    assert [len(part.split(name)) for name in ("train", "validation", "test")] == [100, 100, 100]
+    assert len({item.source for item in part.split("test").items}) == 3
+
+
+def test_momentum_and_queue_by_hand():
+    from torch import nn
+
+    from textgym.reward_modeling.contrastive import MomentumEncoder
+
+    class Line(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([2.0, 4.0]))
+
+        def embed(self, prepared):
+            return torch.tensor(prepared)[:, None] * self.weight
+
+    fast = Line()
+    slow = MomentumEncoder(fast, momentum=0.75, queue_size=3)
+    with torch.no_grad():
+        fast.weight.copy_(torch.tensor([6.0, 0.0]))
+    slow.follow(fast)
+    torch.testing.assert_close(slow.copy.weight.data, torch.tensor([0.75 * 2 + 0.25 * 6, 0.75 * 4 + 0.25 * 0]))  # 3, 3
+    slow.follow(fast)
+    torch.testing.assert_close(slow.copy.weight.data, torch.tensor([3.75, 2.25]))
+    torch.testing.assert_close(fast.weight.data, torch.tensor([6.0, 0.0]))
+    keys = slow.keys([2.0, -1.0])
+    unit = torch.tensor([3.75, 2.25]) / (3.75**2 + 2.25**2) ** 0.5
+    torch.testing.assert_close(keys, torch.stack([unit, -unit]))
+    assert not keys.requires_grad
+    slow.push(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+    slow.push(torch.tensor([[3.0, 0.0], [4.0, 0.0]]))
+    torch.testing.assert_close(slow.queue[:, 0], torch.tensor([2.0, 3.0, 4.0]))  # the oldest fell out

@@ -1,0 +1,78 @@
+"""`textgym reward fit`: a reward model from human judgements."""
+
+from typing import Any
+
+import click
+
+from textgym.cli.options import named_values, set_threads
+from textgym.cli.progress import progress_bar
+
+SCORERS = ("tfidf", "embedding", "mlp", "lm-linear", "transformer")
+LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "ordinal", "bradley-terry")
+
+
+@click.command("fit", epilog="Example: textgym reward fit human-ratings --scorer tfidf --loss squared-error --out my-reward")
+@click.argument("data")
+@click.option("--scorer", default="tfidf", show_default=True, help=f"One of {', '.join(SCORERS)}.")
+@click.option("--loss", help=f"One of {', '.join(LOSSES)}; by default what suits the judgements.")
+@click.option("--out", required=True, help="Folder of the reward model; it then serves as a reward by its path.")
+@click.option("--epochs", type=int, help="At most so many passes over the judgements.")
+@click.option("--batch-size", type=int, help="Judgements per step.")
+@click.option("--learning-rate", type=float, help="Highest rate of AdamW.")
+@click.option("--patience", default=3, show_default=True, help="Epochs without a better validation figure before it stops.")
+@click.option("--max-minutes", type=float, help="Start no epoch that would end later.")
+@click.option("--contrastive", type=click.Choice(["simcse", "moco"]), help="Auxiliary contrastive term (scorer transformer).")
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option("--device", default="cpu", show_default=True, help='"cpu", "cuda", ...')
+@click.option("--threads", default=1, show_default=True, help="CPU threads.")
+@click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="A setting of the scorer, e.g. learner=svm or lora_rank=8.")
+@click.option("--set-loss", "extra_loss", multiple=True, metavar="NAME=VALUE", help="A setting of the loss, e.g. ties=rao-kupper.")
+@click.option("--limit", type=int, help="Use only so many judgements of each split, for a quick trial.")
+def fit_command(
+    data: str,
+    scorer: str,
+    loss: str | None,
+    out: str,
+    device: str,
+    threads: int,
+    extra: tuple[str, ...],
+    extra_loss: tuple[str, ...],
+    limit: int | None,
+    contrastive: str | None,
+    **settings: Any,
+) -> None:
+    """Fit a reward model to DATA: a registered set ("human-ratings"), or a file of ratings, labels or preference pairs.
+
+    Every epoch's figures on the validation judgements are printed, and what was printed is in the folder: an interrupted fit keeps its best
+    model. The folder is then a reward like any other: textgym reward score DIR --continuation "..."
+    """
+    from textgym.reward_modeling.fit import FitSettings, fit_reward_model
+    from textgym.reward_modeling.judgement_source import load_judgements, sample
+    from textgym.reward_modeling.metrics import Metrics
+
+    set_threads(threads)
+    judgements = load_judgements(data)
+    if limit is not None:
+        judgements = sample(judgements, limit)
+    suits = {"ratings": "squared-error", "labels": "cross-entropy", "pairs": "bradley-terry", "texts": "squared-error"}
+    chosen = FitSettings(
+        contrastive=contrastive or "", scorer=named_values(extra, "--set"), loss=named_values(extra_loss, "--set-loss"), **settings
+    )
+
+    def report(entry: Metrics) -> None:
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in entry.items() if name not in ("epoch", "seconds"))
+        click.echo(f"epoch {entry['epoch']:>3.0f}  {entry['seconds']:8.1f} s  {figures}")
+
+    click.echo(f"{data}: {len(judgements):,} {judgements.kind}; scorer {scorer}, loss {loss or suits[judgements.kind]}")
+    with progress_bar("fitting", "judgements") as show:
+        result = fit_reward_model(
+            judgements,
+            out,
+            scorer=scorer,
+            loss=loss or suits[judgements.kind],
+            settings=chosen,
+            device=device,
+            show=show,
+            report=report,
+        )
+    click.echo(f"best: epoch {result.best['epoch']:.0f}; range {result.reward.low:g} .. {result.reward.high:g}; written to {out}")

@@ -1,0 +1,86 @@
+"""Scorer: a network from texts to numbers, interchangeable behind `prepare` and `forward`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from textgym.errors import InvalidArgumentError
+
+Prepared = Sequence[Any]  # one entry per text: token ids, a vector of features
+
+
+class Scorer(nn.Module, ABC):
+    """Texts to outputs (n, n_outputs); what an output means is the objective's business.
+
+    Attributes:
+        name: As on the command line and in the folder of a fitted model.
+        packages: Whose versions matter for the outputs.
+        epochs, batch_size, learning_rate: What suits this scorer if the user says nothing.
+        n_outputs: Outputs for each text.
+        closed_form: True if it is fitted at once by `solve`, not step by step.
+    """
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    epochs: ClassVar[int]
+    batch_size: ClassVar[int]
+    learning_rate: ClassVar[float]
+    closed_form: ClassVar[bool] = False
+    n_outputs: int
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the keyword arguments that make it anew beside `n_outputs`, as plain data."""
+
+    @abstractmethod
+    def prepare(self, texts: Sequence[str]) -> Prepared:
+        """Return what is computed once per text, whatever happens to the weights."""
+
+    @abstractmethod
+    def forward(self, prepared: Prepared) -> Tensor:
+        """Return the outputs, (n, n_outputs) float32."""
+
+    def embed(self, prepared: Prepared) -> Tensor:
+        """Return the texts' vectors before the head, (n, d); raises where nothing that learns produces them."""
+        del prepared
+        raise InvalidArgumentError(f"the scorer {self.name!r} has no encoder that learns; contrastive terms need 'transformer'")
+
+    def solve(self, texts: Sequence[str], objective: nn.Module, items: Sequence[Any], seed: int) -> None:
+        """Fit at once on the training items, where `closed_form` is true."""
+        raise NotImplementedError
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Return what an optimizer trains, at which rate."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
+
+    def sources(self) -> dict[str, str]:
+        """Return the SHA-256 of what lies outside the saved folder but is part of the model, by name."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the arrays that are saved with the model."""
+        return {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` returned."""
+        self.load_state_dict(dict(state))
+
+    def save_assets(self, folder: Path) -> None:
+        """Write what else a folder needs (tokenizer, configuration, vocabulary); plain text only."""
+
+    @classmethod
+    def load(cls, folder: Path, n_outputs: int, settings: Mapping[str, Any], device: str) -> "Scorer":
+        """Return a scorer of this folder, its `state` still to be restored."""
+        del folder
+        made: Any = cls
+        scorer: Scorer = made(n_outputs, device=device, **settings)
+        return scorer
+
+
+def stacked(prepared: Prepared, device: str) -> Tensor:
+    """Return prepared vectors as one tensor, (n, d)."""
+    return torch.stack(list(prepared)).to(device)

@@ -1,0 +1,51 @@
+"""FeatureScorer: a trained head on frozen features, computed once per text."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from textgym.reward_modeling.features import Features
+from textgym.reward_modeling.scorer import Prepared, Scorer, stacked
+
+
+class FeatureScorer(Scorer):
+    """A trained head on frozen features, which are standardised on the training texts.
+
+    Args:
+        n_outputs: Outputs for each text.
+        features: Whose vectors the head reads.
+        head: From (n, size) to (n, n_outputs).
+        device: Where the head runs.
+    """
+
+    epochs, batch_size, learning_rate = 40, 64, 1e-3
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, n_outputs: int, features: Features, head: nn.Module, device: str) -> None:
+        super().__init__()
+        self.n_outputs, self.device = n_outputs, device
+        self._features = features
+        self.head = head
+        self.register_buffer("mean", torch.zeros(features.size))
+        self.register_buffer("deviation", torch.ones(features.size))
+        self.to(device)
+
+    def standardise(self, prepared: Prepared) -> None:
+        """Take mean and deviation of the training texts' features."""
+        vectors = stacked(prepared, self.device)
+        self.mean.copy_(vectors.mean(0))
+        self.deviation.copy_(vectors.std(0).clamp_min(1e-6) if len(vectors) > 1 else torch.ones_like(self.mean))
+
+    def prepare(self, texts: Sequence[str]) -> Prepared:
+        """Return the features, (n, size)."""
+        return list(self._features.of(texts))
+
+    def forward(self, prepared: Prepared) -> Tensor:
+        """Return the head's outputs, (n, n_outputs)."""
+        return self.head((stacked(prepared, self.device) - self.mean) / self.deviation)  # type: ignore[no-any-return]
+
+    def sources(self) -> dict[str, str]:
+        """Return the hash of the model behind the features."""
+        return self._features.sources()

@@ -1,0 +1,200 @@
+"""The scorer "transformer": a pre-trained transformer fine-tuned with its head - all weights, or low-rank adapters (LoRA) on a larger one."""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from textgym.errors import InvalidArgumentError, MissingExtraError
+from textgym.files import write_text
+from textgym.lm.source import resolve_model
+from textgym.reward_modeling.features import padded
+from textgym.reward_modeling.reward_folder import folder_hash
+from textgym.reward_modeling.scorer import Prepared, Scorer
+
+LAYER_DECAY = 0.85  # of the learning rate, from each layer to the one below (Howard and Ruder 2018, "ULMFiT", arXiv:1801.06146)
+
+
+class Transformer(Scorer):
+    """A transformer, the mean of its last hidden states over the text, and a linear head.
+
+    Args:
+        n_outputs: Outputs for each text.
+        model: A registered name ("minilm", "reviews"), a directory or a hub id; encoder or causal language model.
+        lora_rank: 0 trains all weights; else adapters of this rank on every linear layer (Hu et al. 2021, "LoRA", arXiv:2106.09685).
+        max_tokens: Longer texts are cut.
+        dropout: Before the head; the model's own is as its configuration says.
+        dtype: In which matrices are multiplied in training and scoring: "float32" or "bfloat16" (weights stay float32).
+        device: Where it runs.
+    """
+
+    name = "transformer"
+    packages = ("torch", "transformers")
+    epochs, batch_size, learning_rate = 4, 32, 2.5e-4
+
+    def __init__(
+        self,
+        n_outputs: int,
+        model: str = "minilm",
+        lora_rank: int = 0,
+        max_tokens: int = 128,
+        dropout: float = 0.1,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__()
+        if dtype not in ("float32", "bfloat16"):
+            raise InvalidArgumentError(f'transformer: dtype must be "float32" or "bfloat16", got {dtype!r}')
+        if max_tokens < 1 or lora_rank < 0:
+            raise InvalidArgumentError(f"transformer: max_tokens must be at least 1, lora_rank at least 0, got {max_tokens}, {lora_rank}")
+        path = resolve_model(model)
+        self._build(n_outputs, path, _encoder(path, weights=True), model, lora_rank, max_tokens, dropout, dtype, device)
+
+    def _build(
+        self,
+        n_outputs: int,
+        path: str,
+        encoder: Any,
+        model: str,
+        lora_rank: int,
+        max_tokens: int,
+        dropout: float,
+        dtype: str,
+        device: str,
+    ) -> None:
+        from transformers import AutoTokenizer
+
+        self.n_outputs, self.model_name, self.lora_rank, self.dtype, self.device = n_outputs, model, lora_rank, dtype, device
+        self.dropout_rate = dropout
+        self._path = path
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
+        self._pad_id = int(self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._tokenizer.eos_token_id or 0)
+        config: Any = encoder.config
+        self.max_tokens = min(max_tokens, int(getattr(config, "max_position_embeddings", max_tokens)))
+        config.pad_token_id = None  # transformers looks for padding in every batch; ours is masked
+        if lora_rank:
+            try:
+                from peft import LoraConfig, get_peft_model
+            except ImportError:
+                raise MissingExtraError("LoRA", "reward-modeling") from None
+            names = sorted({name.rsplit(".", 1)[-1] for name, module in encoder.named_modules() if _is_linear(module)})
+            fan_in_fan_out = any(type(module).__name__ == "Conv1D" for module in encoder.modules())
+            options = LoraConfig(
+                r=lora_rank, lora_alpha=2 * lora_rank, lora_dropout=dropout, target_modules=names, fan_in_fan_out=fan_in_fan_out
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers under an old name
+                encoder = get_peft_model(encoder, options)
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(int(config.hidden_size))
+        self.head = nn.Linear(int(config.hidden_size), n_outputs)
+        nn.init.zeros_(self.head.weight)  # the first prediction is the mean of the ratings
+        nn.init.zeros_(self.head.bias)
+        self.to(device)
+
+    def settings(self) -> dict[str, Any]:
+        """Return everything but outputs and device."""
+        return {
+            "model": self.model_name,
+            "lora_rank": self.lora_rank,
+            "max_tokens": self.max_tokens,
+            "dropout": self.dropout_rate,
+            "dtype": self.dtype,
+        }
+
+    def prepare(self, texts: Sequence[str]) -> Prepared:
+        """Return the token ids of each text, cut at `max_tokens`; never none at all."""
+        if not texts:
+            return []
+        encoded: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens, verbose=False)["input_ids"]
+        return [ids or [self._pad_id] for ids in encoded]
+
+    def embed(self, prepared: Prepared) -> Tensor:
+        """Return the mean hidden states, (n, hidden) float32."""
+        input_ids, mask = padded(prepared, self._pad_id, self.device)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            hidden = self.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        hidden = hidden.float()
+        return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # type: ignore[no-any-return]
+
+    def forward(self, prepared: Prepared) -> Tensor:
+        """Return the outputs, (n, n_outputs)."""
+        return self.head(self.dropout(self.norm(self.embed(prepared))))  # type: ignore[no-any-return]
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Return one group per layer, slower the lower it lies; adapters and head at the full rate."""
+        depth = int(getattr(self.encoder.config, "num_hidden_layers", 1))
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                rate = learning_rate if self.lora_rank or not name.startswith("encoder.") else learning_rate * _decay(name, depth)
+                groups.setdefault(rate, []).append(parameter)
+        return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+
+    def sources(self) -> dict[str, str]:
+        """Return the base model's hash if only adapters are saved; else the folder holds all."""
+        return {self.model_name: folder_hash(self._path)} if self.lora_rank else {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights; with LoRA those of the adapters and the head alone."""
+        kept = super().state()
+        return {
+            name: value.clone() for name, value in kept.items() if not self.lora_rank or "lora_" in name or not name.startswith("encoder.")
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the weights; raises for a name that is missing or unknown."""
+        missing, unknown = self.load_state_dict(dict(state), strict=False)
+        absent = [name for name in missing if not self.lora_rank or "lora_" in name or not name.startswith("encoder.")]
+        if absent or unknown:
+            raise KeyError(f"weights {[*absent, *unknown][:3]}")
+
+    def save_assets(self, folder: Path) -> None:
+        """Write tokenizer and configuration, so that the folder needs no base model; with LoRA nothing."""
+        if self.lora_rank:
+            return
+        self._tokenizer.save_pretrained(folder / "encoder")
+        write_text(folder / "encoder" / "config.json", json.dumps(self.encoder.config.to_dict(), indent=1, default=str) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, n_outputs: int, settings: Mapping[str, Any], device: str) -> "Transformer":
+        """Return the scorer of a folder: with LoRA on its base model, else made from the folder alone."""
+        if settings["lora_rank"]:
+            return cls(n_outputs, device=device, **settings)
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        path = str(folder / "encoder")
+        made._build(n_outputs, path, _encoder(path, weights=False), device=device, **settings)
+        return made
+
+
+def _encoder(path: str, weights: bool) -> Any:
+    """Return the transformer without output layers."""
+    from transformers import AutoConfig, AutoModel
+
+    from textgym.lm.language_model import no_progress_bars
+
+    model: Any = AutoModel
+    try:
+        with no_progress_bars():
+            loaded = model.from_pretrained(path, dtype=torch.float32) if weights else model.from_config(AutoConfig.from_pretrained(path))
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(f"model {path!r} cannot be loaded: {' '.join(str(error).split())}") from error
+    if getattr(loaded, "pooler", None) is not None:
+        loaded.pooler = None  # not used: the mean over the text is
+    return loaded
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's
+
+
+def _decay(name: str, depth: int) -> float:
+    parts = name.split(".")
+    numbers = [int(part) for part in parts if part.isdigit()]
+    return float(LAYER_DECAY ** (depth - numbers[0] if numbers else depth + 1))
