@@ -13,8 +13,8 @@ def agreement(predicted: NDArray[np.float64], ratings: NDArray[np.float64]) -> M
     from scipy.stats import rankdata
 
     return {
-        "pearson": _correlation(predicted, ratings),
-        "spearman": _correlation(rankdata(predicted), rankdata(ratings)),
+        "pearson": correlation(predicted, ratings),
+        "spearman": correlation(rankdata(predicted), rankdata(ratings)),
         "mse": float(np.mean((predicted - ratings) ** 2)),
     }
 
@@ -29,7 +29,8 @@ def classification(predicted: NDArray[np.int64], labels: NDArray[np.int64], n_cl
     return {"f1": float(np.mean(scores)) if scores else math.nan, "accuracy": float(np.mean(predicted == labels))}
 
 
-def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+def correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Return Pearson's correlation of two vectors (n,), 0 if one is constant; of their ranks it is Spearman's."""
     x, y = x - x.mean(), y - y.mean()
     scale = math.sqrt(float(x @ x) * float(y @ y))
     return float(x @ y) / scale if scale > 0 else 0.0
