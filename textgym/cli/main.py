@@ -12,9 +12,12 @@ from textgym.cli.doctor import doctor_command
 from textgym.cli.generate import generate_command
 from textgym.cli.listing import list_command
 from textgym.cli.new_reward import new_reward_command
+from textgym.cli.overoptimize import overoptimize_command
 from textgym.cli.rate import rate_command
 from textgym.cli.reward import reward_group
 from textgym.cli.reward_data import data_command
+from textgym.cli.reward_evaluate import evaluate_command
+from textgym.cli.reward_explain import explain_command
 from textgym.cli.reward_fit import fit_command
 from textgym.cli.train import train_command
 from textgym.errors import PluginWarning, TextgymError
@@ -35,13 +38,14 @@ for command in (
     train_command,
     compare_command,
     generate_command,
-    rate_command,
     reward_group,
     new_reward_command,
+    rate_command,
+    overoptimize_command,
 ):
     cli.add_command(command)
-reward_group.add_command(data_command)
-reward_group.add_command(fit_command)
+for command in (data_command, fit_command, evaluate_command, explain_command):
+    reward_group.add_command(command)
 
 
 def main() -> None:

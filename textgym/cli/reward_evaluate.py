@@ -1,6 +1,7 @@
 """`textgym reward evaluate`: how well a reward agrees with human judgements."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import click
 
@@ -27,12 +28,12 @@ def evaluate_command(reward: str, data: str, split: str, baselines: str, out: Pa
 
     from textgym.reward_modeling.evaluation import evaluate
     from textgym.reward_modeling.evaluation_report import shown, write_evaluation
-    from textgym.reward_modeling.reading import read_judgements
+    from textgym.reward_modeling.judgement_source import load_judgements
     from textgym.rewards.reward import make_reward
 
-    judgements = read_judgements(data)
+    judgements = load_judgements(data)
     if split:
-        judgements = judgements.split(split)  # type: ignore[arg-type]  # any text: an unknown one finds nothing
+        judgements = judgements.split(cast("Any", split))  # any text: an unknown one finds nothing
         if not judgements.items:
             raise InvalidArgumentError(f"{data} has no judgement of the split {split!r}; --split '' takes all")
     others = {name: make_reward(name).score for name in baselines.split(",") if name and name != reward}

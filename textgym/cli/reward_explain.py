@@ -59,9 +59,9 @@ def explain_command(
         )
     influences = []
     if data is not None:
-        from textgym.reward_modeling.reading import read_judgements
+        from textgym.reward_modeling.judgement_source import load_judgements
 
-        texts = [Episode(item.prompt, item.text) for item in read_judgements(data).items[:FIRST] if hasattr(item, "text")]
+        texts = [Episode(item.prompt, item.text) for item in load_judgements(data).items[:FIRST] if hasattr(item, "text")]
         influences = influential_words(model.score, texts)
         for title, some in (("raise", influences[:10]), ("lower", influences[::-1][:10])):
             click.echo(f"{title} it most: " + ", ".join(f"{i.word} {i.mean:+.2f} ({i.count})" for i in some))
