@@ -16,6 +16,7 @@ LAYERS = [
     "tokenization",
     "tasks",
     "rewards",
+    "text_source",
     "mdp",
     "envs",
     "policies",

@@ -25,7 +25,10 @@ from textgym.cli.progress import progress_bar
 def compare_command(
     task: str, agents: str, seeds: int, tokens: int, test_prompts: int, workers: int | None, out: str, **options: Any
 ) -> None:
-    """Train several agents on TASK at equal token budgets and say who is better, and who cannot be told apart."""
+    """Train several agents on TASK at equal token budgets and say who is better, and who cannot be told apart.
+
+    A setting of one agent alone is given as --set AGENT.NAME=VALUE.
+    """
     from textgym.experiments.compare import CompareConfig, compare
     from textgym.experiments.report import write_report
 

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
 from textgym.errors import InvalidArgumentError
+from textgym.lm.endpoint import NO_KEY, names_api_key
 
 NAME = re.compile(r"[A-Za-z_~./][\w./:~-]*")
 NUMBER = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")
+SECRET = "api_key"  # the option that is never shown or stored
 WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
@@ -104,7 +106,7 @@ class _Reader:
             while not self.take(")"):
                 key = self.option_name()
                 if key is not None:
-                    options[key] = self.value()
+                    options[key] = self.option(key)
                 elif options:
                     self.fail("name=value: arguments by place come first")
                 else:
@@ -119,6 +121,19 @@ class _Reader:
             return name
         self.at = start
         return None
+
+    def option(self, key: str) -> Any:
+        value = self.value()
+        if key != SECRET:
+            return value
+        if value is None:  # written "none" without quotes
+            return NO_KEY
+        if not isinstance(value, str) or not names_api_key(value):
+            raise InvalidArgumentError(
+                f"a reward's text is logged and stored, so {SECRET} must not be in it: put the key into an environment variable and write "
+                f"{SECRET}='$ITS_NAME'"
+            )
+        return value
 
     def argument(self) -> Any:
         """Return a sum of rewards, or a value if it is a number, a quoted text, or a JSON list or object."""

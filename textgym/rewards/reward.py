@@ -11,7 +11,7 @@ from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import check_options, installed_plugins
 from textgym.rewards.adapt import as_reward_model
-from textgym.rewards.expression import Call, parse, show
+from textgym.rewards.expression import SECRET, Call, parse, show
 from textgym.rewards.protocol import Array, RewardSpec
 from textgym.rewards.session import RewardSession
 from textgym.rewards.term import RewardTerm
@@ -147,7 +147,9 @@ def _reader_of(folder: Path) -> str:
     for name, reads in readers.items():
         if reads(folder):
             return name
-    raise InvalidArgumentError(f"the folder {str(folder)!r} holds no reward model that one of these can read: {', '.join(readers) or 'none'}")
+    raise InvalidArgumentError(
+        f"the folder {str(folder)!r} holds no reward model that one of these can read: {', '.join(readers) or 'none'}"
+    )
 
 
 def _term(call: Call, name: str | None = None, weight: float = 1.0) -> RewardTerm:
@@ -162,9 +164,8 @@ def _term(call: Call, name: str | None = None, weight: float = 1.0) -> RewardTer
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
             raise
         raise InvalidArgumentError(f"reward {call.name!r} cannot be made from {show(call)}: {error}") from None
-    settings = (
-        {**{str(i): a.identity() if isinstance(a, Reward) else a for i, a in enumerate(inside)}, **call.options} if inside else call.options
-    )
+    options = {key: value for key, value in call.options.items() if key != SECRET}
+    settings = {**{str(i): a.identity() if isinstance(a, Reward) else a for i, a in enumerate(inside)}, **options}
     return RewardTerm(name or call.name, model, weight, str(registration.provenance), settings)
 
 
