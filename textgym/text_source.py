@@ -88,7 +88,8 @@ class LLMTextSource:
 
         wanted = [Episode(prompt, metadata={"place": i}) for i, prompt in enumerate(prompts)]
         texts: list[str] = []
-        for (one,), result in serve(write, wanted, self.serving):
+        results: list[tuple[Sequence[Episode], str | Failure]] = serve(write, wanted, self.serving)
+        for (one,), result in results:
             if isinstance(result, Failure):
                 raise EndpointError(f"no text for the prompt {one.prompt!r:.100}: {result}")
             texts.append(result)

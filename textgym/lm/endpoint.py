@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import weakref
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -98,12 +99,15 @@ class Endpoint:
         except openai.APITimeoutError:
             raise TemporaryRewardError(f"{self} gave no answer within {self.timeout:g} s") from None
         except openai.APIConnectionError as error:
-            raise TemporaryRewardError(f"{self} cannot be reached: {self._shown(one_line(error.__cause__ or error))}") from None
+            raise TemporaryRewardError(f"the connection to {self} failed: {self._shown(one_line(error.__cause__ or error))}") from None
         except openai.APIStatusError as error:
             said = f"{self} answered {error.status_code}: {self._shown(error.response.text)}"
             if error.status_code in PASSING or error.status_code >= 500:
                 raise TemporaryRewardError(said, retry_after(error.response.headers)) from None
             raise EndpointError(said) from None
+        except ValueError as error:  # the client lets the errors of reading JSON through
+            read = str(getattr(error, "doc", "")) or one_line(error)
+            raise TemporaryRewardError(f"{self} gave an unreadable answer: {self._shown(read)}") from None
         except openai.OpenAIError as error:
             raise TemporaryRewardError(f"{self} gave an unreadable answer: {self._shown(one_line(error))}") from None
 
@@ -126,6 +130,7 @@ class Endpoint:
         if self._client is None or self._client[0] is not loop:
             client = AsyncOpenAI(base_url=self.base_url, api_key=self._api_key, timeout=self.timeout, max_retries=0)
             self._client = (loop, client)
+            weakref.finalize(self, _close, client, loop, os.getpid())
         return self._client[1]
 
     def _shown(self, words: str) -> str:
@@ -140,6 +145,12 @@ class Endpoint:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client": None}
+
+
+def _close(client: Any, loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    """Close a client's connections in the loop they belong to; a forked child leaves its parent's alone."""
+    if pid == os.getpid() and loop.is_running():
+        asyncio.run_coroutine_threadsafe(client.close(), loop)
 
 
 def find_api_key(api_key: str | None) -> str:
@@ -159,9 +170,9 @@ def find_api_key(api_key: str | None) -> str:
     return key
 
 
-def names_api_key(api_key: str | None) -> bool:
+def names_api_key(api_key: Any) -> bool:
     """Return whether an `api_key` argument says where a key is found, and may be stored and shown, rather than being one."""
-    return not api_key or api_key == NO_KEY or api_key.startswith("$")
+    return not api_key or (isinstance(api_key, str) and (api_key == NO_KEY or api_key.startswith("$")))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -52,9 +52,9 @@ def parse(text: str) -> Sum:
 
 
 def show(call: Call) -> str:
-    """Return a call as text that `parse` reads again."""
+    """Return a call as text that `parse` reads again; a secret given from code is left out."""
     inside = [show_sum(a) if isinstance(a, list) and a and isinstance(a[0], tuple) else _show_value(a) for a in call.arguments]
-    inside += [f"{key}={_show_value(value)}" for key, value in call.options.items()]
+    inside += [f"{key}={_show_value(value)}" for key, value in call.options.items() if key != SECRET or names_api_key(value)]
     return f"{call.name}({', '.join(inside)})" if inside else call.name
 
 
