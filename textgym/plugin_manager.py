@@ -186,7 +186,9 @@ class PluginManager:
 
 def check_options(owner: str, factory: Callable[..., Any], options: Iterable[str], given: int = 0) -> None:
     """Raise if `factory` does not take an option; `given` positional parameters are filled by the caller."""
-    parameters = list(inspect.signature(factory).parameters.values())[given:]
+    parameters = list(inspect.signature(factory).parameters.values())
+    filled = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:given]
+    parameters = [p for p in parameters if p not in filled]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in parameters if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL)]

@@ -88,7 +88,7 @@ class LLMTextSource:
 
         wanted = [Episode(prompt, metadata={"place": i}) for i, prompt in enumerate(prompts)]
         texts: list[str] = []
-        results: list[tuple[Sequence[Episode], str | Failure]] = serve(write, wanted, self.serving)
+        results: list[tuple[Sequence[Episode], str | Failure]] = serve(write, wanted, self.serving, lambda text, _: str(text))
         for (one,), result in results:
             if isinstance(result, Failure):
                 raise EndpointError(f"no text for the prompt {one.prompt!r:.100}: {result}")

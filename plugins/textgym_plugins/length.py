@@ -36,6 +36,7 @@ class Length:
             raise textgym.InvalidArgumentError(f"length: target must be None or at least 0, got {target!r}")
         self.target = target
         self.unit = unit
+        self.reads_tokens = unit == "tokens"
         self.low, self.high = (0.0, float("inf")) if target is None else (float("-inf"), 0.0)
 
     def score(self, episodes: Sequence[textgym.Episode]) -> list[float]:

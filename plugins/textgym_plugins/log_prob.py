@@ -8,6 +8,8 @@ import numpy as np
 
 import textgym
 
+FIRST_WIDTH = 64  # tokens for which a cache has room at first
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -35,6 +37,7 @@ class LogProb:
 
     def __init__(self, model: str = "reviews", device: str = "cpu", dtype: str = "float32", dense: bool = False) -> None:
         self.model, self.device, self.dtype, self.dense = model, device, dtype, dense
+        self.reads_tokens = dense
 
     @cached_property
     def _reference(self) -> "ReferenceModel":
@@ -73,59 +76,67 @@ class LogProb:
         """Return the dense form, or None if it was not asked for."""
         if not self.dense:
             return None
-        if vocabulary.size != self._reference.lm.vocabulary_size:
+        from textgym.tokenization import load_vocabulary
+
+        own = load_vocabulary(self.model)
+        if own is not vocabulary and (own.size != vocabulary.size or own.tokenizer.get_vocab() != vocabulary.tokenizer.get_vocab()):
             raise textgym.InvalidArgumentError(
-                f"log-prob with dense=True reads the policy's tokens, but {self.model!r} has {self._reference.lm.vocabulary_size} and "
-                f"{vocabulary.model!r} has {vocabulary.size}"
+                f"log-prob with dense=True reads the policy's tokens, but those of {self.model!r} ({own.size}) are not those of "
+                f"{vocabulary.model!r} ({vocabulary.size}): use dense=False, which reads the text"
             )
-        return TokenLogProb(self._reference, n_rows, vocabulary)
+        return TokenLogProb(self._reference, n_rows, own.context_length)
 
 
 class TokenLogProb:
-    """The dense form of "log-prob": one cached pass per token, whatever the prefix's length."""
+    """The dense form of "log-prob": each prompt is read once, each token once, whatever the prefix's length."""
 
-    def __init__(self, reference: "ReferenceModel", n_rows: int, vocabulary: "Vocabulary") -> None:
+    def __init__(self, reference: "ReferenceModel", n_rows: int, context_length: int) -> None:
         import torch
 
-        from textgym.lm.prefix_cache import PrefixCache
+        from textgym.lm.row_cache import RowCache
 
-        self._lm, self._device, self._limit = reference.lm, reference.device, vocabulary.context_length
-        self._cache = PrefixCache(reference.lm, n_slots=1)
-        self._ids = torch.zeros(n_rows, 0, dtype=torch.long, device=reference.device)
-        self._length = torch.ones(n_rows, dtype=torch.long, device=reference.device)  # rows that never began read one token 0
+        self._lm, self._device, self._limit = reference.lm, reference.device, context_length
+        self._cache = RowCache(n_rows, min(FIRST_WIDTH, context_length))
+        self._newest = torch.zeros(n_rows, dtype=torch.long, device=reference.device)  # each row's last token
+        self._column = torch.zeros(n_rows, dtype=torch.long, device=reference.device)  # and where it stands
 
     def start(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
         """Begin new texts in `rows`."""
         import torch
 
-        self._reserve(max(map(len, prompts), default=1))
-        for row, prompt in zip(rows, prompts, strict=True):
-            self._ids[row, : len(prompt)] = torch.tensor(prompt, device=self._device)
-            self._length[row] = len(prompt)
+        lengths = [len(prompt) for prompt in prompts]
+        self._reserve(max(lengths, default=1))
+        which = torch.tensor(list(rows), dtype=torch.long, device=self._device)
+        self._newest[which] = torch.tensor([prompt[-1] for prompt in prompts], dtype=torch.long, device=self._device)
+        self._column[which] = torch.tensor(lengths, dtype=torch.long, device=self._device) - 1
+        longest = max(lengths, default=1) - 1  # all but the last token, which the first step reads
+        if longest:
+            before = torch.tensor([[*prompt[:-1], *[0] * longest][:longest] for prompt in prompts], device=self._device)
+            with torch.inference_mode():
+                self._lm.prefill(self._cache, which, before)
 
     def step(self, rows: Sequence[int], token_ids: Sequence[int]) -> list[float]:
         """Return the log-probability of the newest token of each row, in nats."""
         import torch
 
-        width = self._ids.shape[1]
-        mask = (torch.arange(width, device=self._device) < self._length[:, None]).long()
         which, tokens = torch.tensor([list(rows), list(token_ids)], device=self._device)
-        log_probs = self._lm.logits(self._cache.last_hidden(self._ids, mask)[which]).float().log_softmax(-1)
-        if int(self._length[which].max()) == width:
-            self._reserve(width + 1)
-        self._ids[which, self._length[which]] = tokens
-        self._length[which] += 1
+        width = int(self._column.max()) + 1
+        with torch.inference_mode():
+            hidden = self._lm.decode(self._cache, self._newest, self._column, width)  # rows that are not asked read their last token again
+            log_probs = self._lm.logits(hidden[which]).float().log_softmax(-1)
+        self._reserve(width + 1)
+        self._newest[which] = tokens
+        self._column[which] += 1
         scores: list[float] = log_probs.gather(1, tokens[:, None]).squeeze(1).tolist()
         return scores
 
     def _reserve(self, width: int) -> None:
-        """Make room for `width` tokens: at least doubled, so that the texts are read anew only a few times."""
-        import torch
-
-        have = self._ids.shape[1]
+        """Make room for `width` tokens: at least doubled, so that the cache is copied only a few times."""
+        have = self._cache.max_length
+        if width > self._limit:
+            raise textgym.InvalidArgumentError(f"log-prob: a text of {width} tokens exceeds the model's context of {self._limit}")
         if width > have:
-            wanted = max(width, min(self._limit, max(64, 2 * have)))
-            self._ids = torch.nn.functional.pad(self._ids, (0, wanted - have))
+            self._cache.widen(max(width, min(self._limit, 2 * have)))
 
 
 @textgym.hookimpl

@@ -10,11 +10,12 @@ from time import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from textgym.errors import EndpointError, InvalidArgumentError, MissingExtraError, TemporaryRewardError, one_line
+from textgym.errors import EndpointError, InvalidArgumentError, MissingExtraError, RewardError, TemporaryRewardError, one_line
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 NO_KEY = "none"
 PASSING = (408, 409, 425, 429)  # HTTP statuses that another attempt may not meet again, beside 5xx
+ABOUT_THE_TEXT = (400, 413, 422)  # another text may be taken, unlike another request with a wrong key or model
 SHOWN = 200  # characters of a server's own words in an error
 
 
@@ -76,7 +77,8 @@ class Endpoint:
 
         Raises:
             TemporaryRewardError: Busy, unreachable, timed out or unreadable; carries the server's Retry-After.
-            EndpointError: Refused for good (wrong key, unknown model, ...).
+            RewardError: This text is refused (too long, ...).
+            EndpointError: Everything will be refused (wrong key, unknown model, ...).
         """
         wording = [{"role": role, "content": encodable(text)} for role, text in messages]
         found = await self._request("chat", temperature, max_tokens, seed, messages=wording)
@@ -104,7 +106,7 @@ class Endpoint:
             said = f"{self} answered {error.status_code}: {self._shown(error.response.text)}"
             if error.status_code in PASSING or error.status_code >= 500:
                 raise TemporaryRewardError(said, retry_after(error.response.headers)) from None
-            raise EndpointError(said) from None
+            raise (RewardError if error.status_code in ABOUT_THE_TEXT else EndpointError)(said) from None
         except ValueError as error:  # the client lets the errors of reading JSON through
             read = str(getattr(error, "doc", "")) or one_line(error)
             raise TemporaryRewardError(f"{self} gave an unreadable answer: {self._shown(read)}") from None

@@ -52,6 +52,14 @@ class RowCache(Cache):  # transformers' Cache is untyped
         values[every, :, self._columns[:, 0]] = value_states[:, :, 0]
         return keys[:, :, : self._width], values[:, :, : self._width]
 
+    def widen(self, max_length: int) -> None:
+        """Make room for longer texts, keeping what is there."""
+        more = max_length - self.max_length
+        self._keys, self._values = (
+            [torch.nn.functional.pad(kept, (0, 0, 0, more)) for kept in side] for side in (self._keys, self._values)
+        )
+        self.max_length = max_length
+
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
         """Return 0: positions and masks are always passed explicitly."""
         return 0

@@ -66,6 +66,8 @@ class AsyncFunctionReward(_Adapted):
 class TokenVectorReward(_Adapted):
     """A model of `score_tokens` as a reward model: the episode's score is the sum over its tokens."""
 
+    reads_tokens = True
+
     def score(self, episodes: Sequence[Episode]) -> list[float]:
         """Return the sums, (n,); raise `RewardError` for a vector that does not fit its episode's tokens."""
         vectors = list(self.wrapped.score_tokens(episodes))
@@ -100,10 +102,17 @@ class ModuleReward:
         if self.dtype is not None and not isinstance(getattr(torch, self.dtype, None), torch.dtype):
             raise InvalidArgumentError(f'dtype must be the name of a torch dtype ("float32", "bfloat16"), got {self.dtype!r}')
         if self.device is not None or self.dtype is not None:
-            self.module = self.module.to(device=self.device, dtype=None if self.dtype is None else getattr(torch, self.dtype))
+            try:
+                self.module = self.module.to(device=self.device, dtype=None if self.dtype is None else getattr(torch, self.dtype))
+            except (RuntimeError, TypeError, AssertionError) as error:
+                reason = " ".join(str(error).split())
+                raise InvalidArgumentError(
+                    f"the module cannot run on device {self.device!r} with dtype {self.dtype!r}: {reason}"
+                ) from error
+        self.scorer = as_reward_model(getattr(self.module, "score", None) or _token_vectors(self.module) or self.module.__call__)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "module":
+        if name.startswith("__") or name in ("module", "scorer"):
             raise AttributeError(name)
         return getattr(self.module, name)
 
@@ -113,8 +122,12 @@ class ModuleReward:
 
         self.module.eval()  # dropout would make scores random
         with torch.inference_mode():
-            return self.module.score(episodes) if hasattr(self.module, "score") else self.module(episodes)
+            return self.scorer.score(episodes)
 
 
 def _is_module(given: Any) -> bool:
     return all(hasattr(given, name) for name in ("forward", "parameters", "state_dict")) and not isinstance(given, type)
+
+
+def _token_vectors(module: Any) -> TokenVectorReward | None:
+    return TokenVectorReward(module) if hasattr(module, "score_tokens") else None

@@ -1,10 +1,10 @@
 """ScoreCache: scores kept on disk, safe for several processes and for a kill at any moment; `Cached`, the reward that uses it."""
 
 import hashlib
-import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import numpy as np
 
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError, RunDirectoryError
-from textgym.rewards.composition import Composite
+from textgym.rewards.composition import Composite, range_of
 from textgym.rewards.protocol import Array, RewardSpec
 from textgym.rewards.reward import Reward
+from textgym.rewards.term import plain_json
 
 KEYS_PER_QUERY = 500  # below SQLite's limit of bound variables in old builds
 PATIENCE = 60.0  # seconds to wait for another process's transaction
@@ -62,15 +63,15 @@ class ScoreCache:
             raise RunDirectoryError(f"cannot use the score cache {self.path}: {error}") from error
 
     def _connection(self) -> sqlite3.Connection:
-        if getattr(self._local, "pid", None) != os.getpid():
+        held: _Connection | None = getattr(self._local, "held", None)
+        if held is None or held.pid != os.getpid():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=PATIENCE)
-            connection.execute("PRAGMA journal_mode=WAL")
-            with connection:
-                connection.execute("CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID")
-            self._local.connection, self._local.pid = connection, os.getpid()
-        open_connection: sqlite3.Connection = self._local.connection
-        return open_connection
+            held = self._local.held = _Connection(self.path)
+        return held.connection
+
+    def close(self) -> None:
+        """Close this thread's connection; the next use opens it again."""
+        self._local.held = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}
@@ -79,12 +80,44 @@ class ScoreCache:
         self.__init__(state["path"])  # type: ignore[misc]
 
 
+_inherited: list[sqlite3.Connection] = []
+"""Connections of a parent process: SQLite forbids a child to use or even to close them."""
+
+
+class _Connection:
+    """An open file; closed with its last reference, in the process that opened it."""
+
+    def __init__(self, path: Path) -> None:
+        self.pid = os.getpid()
+        self.connection = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)  # closed by whichever thread lets go last
+        patient_until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.connection.execute("PRAGMA journal_mode=WAL")
+                break
+            except sqlite3.OperationalError as error:  # SQLite does not wait here, when another process is at the same
+                if "locked" not in str(error) or time.monotonic() > patient_until:
+                    raise
+                time.sleep(0.01)
+        with self.connection:
+            self.connection.execute("CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID")
+
+    def __del__(self) -> None:
+        connection = getattr(self, "connection", None)
+        if connection is not None:
+            if self.pid == os.getpid():
+                connection.close()
+            else:
+                _inherited.append(connection)
+
+
 class Cached(Composite):
     """A reward whose scores are kept in a file: an episode that was scored before, by whatever process, is not scored again.
 
-    The key is made of the plugin with its version and options, prompt, continuation, references, finish reason and metadata. New scores are
-    committed after every `chunk` episodes. Dropped episodes are not kept. Token ids are no part of the key: do not cache a reward
-    that reads them. What lies behind an option (a model's folder) may change without the key noticing.
+    The key is made of the plugin with its version and options, prompt, continuation, references, finish reason and metadata; of the token
+    ids too if the reward declares `reads_tokens`. New scores are committed after every `chunk` episodes. Dropped episodes are not kept.
+    What lies behind an option (a model's folder) may change without the key noticing. Only the reward's own score is kept and
+    logged: to see the terms of a sum, cache each of them. Paid at the end of the episode.
 
     Args:
         reward: What `textgym.make_reward` takes.
@@ -101,10 +134,13 @@ class Cached(Composite):
             raise InvalidArgumentError(
                 f"cached: {self.inside[0].name} declares that it is not deterministic; a cache would freeze its chance"
             )
+        if self.learns:
+            raise InvalidArgumentError(f"cached: {self.inside[0].name} moves in training; cache what is inside: normalize(cached(...))")
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+            raise InvalidArgumentError(f"cached: path must be the name of a file, got {path!r}")
         self.chunk, self.cache = chunk, ScoreCache(path)
         self.of = identity or self.inside[0].identity()
-        inner = self.inside[0].terms[0].model if len(self.inside[0].terms) == 1 and self.inside[0].terms[0].weight == 1 else None
-        self.low, self.high = getattr(inner, "low", -np.inf), getattr(inner, "high", np.inf)
+        self.low, self.high = range_of(self.inside[0])
         self.n_scored = 0
 
     def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
@@ -131,6 +167,14 @@ class Cached(Composite):
         return self.of
 
     def _key(self, episode: Episode) -> str:
-        parts = [self.of, episode.prompt, episode.continuation, list(episode.references), episode.finish_reason, dict(episode.metadata)]
-        # surrogates, which a broken decoding can leave in a text, are escaped rather than refused
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()
+        parts: list[Any] = [
+            self.of,
+            episode.prompt,
+            episode.continuation,
+            list(episode.references),
+            episode.finish_reason,
+            dict(episode.metadata),
+        ]
+        if self.reads_tokens:
+            parts += [list(episode.prompt_ids), list(episode.continuation_ids)]
+        return hashlib.sha256(plain_json(parts).encode()).hexdigest()

@@ -10,6 +10,7 @@ from textgym.errors import InvalidArgumentError
 from textgym.rewards.declaration import declaration_of
 from textgym.rewards.protocol import Array, RewardSpec
 from textgym.rewards.reward import Reward, make_reward
+from textgym.rewards.term import add_inner
 
 
 class Composite:
@@ -17,6 +18,9 @@ class Composite:
 
     Args:
         *inside: What `textgym.make_reward` takes, each.
+
+    Attributes:
+        learns: Whether equal episodes get different scores as training goes on ("normalize" is inside).
     """
 
     def __init__(self, *inside: "RewardSpec | Reward") -> None:
@@ -24,7 +28,9 @@ class Composite:
         declared = [declaration_of(term.model) for reward in self.inside for term in reward.terms]
         self.deterministic = all(d.deterministic for d in declared)
         self.needs_references = any(d.needs_references for d in declared)
+        self.reads_tokens = any(d.reads_tokens for d in declared)
         self.min_texts_per_second = min((d.min_texts_per_second for d in declared), default=0.0)
+        self.learns = any(getattr(term.model, "learns", False) for reward in self.inside for term in reward.terms)
 
     def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
         """Return the scores, (n,), and the scores inside by name."""
@@ -40,7 +46,7 @@ class Composite:
         for reward in self.inside:
             score, inner = reward.score_terms(episodes, learning)
             scores.append(score)
-            values.update({name: value for name, value in inner.items() if name not in values})
+            add_inner(values, reward.name, inner)
         return scores, values
 
     def settings(self) -> Mapping[str, Any]:
@@ -66,9 +72,9 @@ class Clip(Composite):
 
     def __init__(self, reward: "RewardSpec | Reward", low: float = -1.0, high: float = 1.0) -> None:
         super().__init__(reward)
-        if not low < high:
+        self.low, self.high = finite("clip: low", low), finite("clip: high", high)
+        if not self.low < self.high:
             raise InvalidArgumentError(f"clip: low must be below high, got {low!r} and {high!r}")
-        self.low, self.high = float(low), float(high)
 
     def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
         """Return the clipped scores and the raw ones by name."""
@@ -81,9 +87,11 @@ class Scale(Composite):
 
     def __init__(self, reward: "RewardSpec | Reward", factor: float = 1.0, shift: float = 0.0) -> None:
         super().__init__(reward)
-        if not np.isfinite([factor, shift]).all() or factor == 0:
-            raise InvalidArgumentError(f"scale: factor and shift must be finite and factor not 0, got {factor!r} and {shift!r}")
-        self.factor, self.shift = float(factor), float(shift)
+        self.factor, self.shift = finite("scale: factor", factor), finite("scale: shift", shift)
+        if self.factor == 0:
+            raise InvalidArgumentError("scale: factor must not be 0")
+        ends = [(end - self.shift) * self.factor for end in range_of(self.inside[0])]
+        self.low, self.high = min(ends), max(ends)
 
     def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
         """Return the scaled scores and the raw ones by name."""
@@ -101,9 +109,10 @@ class Normalize(Composite):
 
     def __init__(self, reward: "RewardSpec | Reward", limit: float = 10.0) -> None:
         super().__init__(reward)
-        if not limit > 0:
+        self.limit = finite("normalize: limit", limit)
+        if not self.limit > 0:
             raise InvalidArgumentError(f"normalize: limit must be above 0, got {limit!r}")
-        self.limit = float(limit)
+        self.learns = True
         self.low, self.high = -self.limit, self.limit
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
@@ -124,7 +133,7 @@ class Normalize(Composite):
             self.count = total
 
     def settings(self) -> Mapping[str, Any]:
-        """Return the limit; the statistics move."""
+        """Return the limit, and the statistics as they are now."""
         return {"limit": self.limit, "count": self.count, "mean": self.mean, "squares": self.squares}
 
     def state(self) -> dict[str, Any]:
@@ -156,10 +165,13 @@ class Ensemble(Composite):
         names = [reward.name for reward in self.inside]
         if len(set(names)) < len(names):
             raise InvalidArgumentError(f"ensemble: the members' names must differ, got {', '.join(names)}")
-        self.how, self.penalty = how, float(penalty)
-        if how != "mean-std":
-            ranges = [_range_of(reward) for reward in self.inside]
-            self.low, self.high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        self.how, self.penalty = how, finite("ensemble: penalty", penalty)
+        if self.penalty < 0:
+            raise InvalidArgumentError(f"ensemble: penalty must be at least 0, got {penalty!r}")
+        ranges = [range_of(reward) for reward in self.inside]
+        self.low, self.high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        if how == "mean-std":
+            self.low -= self.penalty * (self.high - self.low) / 2  # numbers in a range deviate by at most half of it
 
     def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
         """Return the combined scores; by name every member's, and "disagreement"."""
@@ -167,7 +179,7 @@ class Ensemble(Composite):
         members = np.stack(scores)
         disagreement = members.std(0)
         for reward, score in zip(self.inside, scores, strict=True):
-            values.setdefault(reward.name, score)
+            values.setdefault(reward.name, score)  # a member that is a sum has no value of that name yet
         values["disagreement"] = disagreement
         if self.how == "min":
             return members.min(0), values
@@ -180,10 +192,8 @@ class NonEmpty(Composite):
 
     def __init__(self, reward: "RewardSpec | Reward", value: float = -1.0) -> None:
         super().__init__(reward)
-        if not np.isfinite(value):
-            raise InvalidArgumentError(f"non-empty: value must be finite, got {value!r}")
-        self.value = float(value)
-        low, high = _range_of(self.inside[0])
+        self.value = finite("non-empty: value", value)
+        low, high = range_of(self.inside[0])
         self.low, self.high = min(low, self.value), max(high, self.value)
 
     def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
@@ -203,25 +213,37 @@ class LengthPenalty:
     """Minus `per_token` for every token of the continuation beyond `free` ones; words where only the text is known. At most 0."""
 
     high = 0.0
+    reads_tokens = True
     version = "1"
     license = "Apache-2.0"
 
     def __init__(self, per_token: float = 0.01, free: int = 0) -> None:
-        if not per_token > 0 or free < 0:
-            raise InvalidArgumentError(f"length-penalty: per_token must be above 0 and free at least 0, got {per_token!r} and {free!r}")
-        self.per_token, self.free = float(per_token), int(free)
+        self.per_token = finite("length-penalty: per_token", per_token)
+        if not self.per_token > 0:
+            raise InvalidArgumentError(f"length-penalty: per_token must be above 0, got {per_token!r}")
+        if isinstance(free, bool) or not isinstance(free, int) or free < 0:
+            raise InvalidArgumentError(f"length-penalty: free must be an integer of at least 0, got {free!r}")
+        self.free = free
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
         """Return the penalties, (n,)."""
         lengths = [len(e.continuation_ids) or len(e.continuation.split()) for e in episodes]
-        return [-self.per_token * max(0, length - self.free) for length in lengths]
+        return [-self.per_token * (length - self.free) if length > self.free else 0.0 for length in lengths]
 
 
-def _range_of(reward: Reward) -> tuple[float, float]:
+def range_of(reward: Reward) -> tuple[float, float]:
     """Return the range that a weighted sum of declared ranges has."""
     low = high = 0.0
     for term in reward.terms:
-        declared = declaration_of(term.model)
-        ends = (term.weight * declared.low, term.weight * declared.high)
-        low, high = low + min(ends), high + max(ends)
-    return low, high
+        if term.weight:
+            declared = declaration_of(term.model)
+            ends = (term.weight * declared.low, term.weight * declared.high)
+            low, high = low + min(ends), high + max(ends)
+    return (low, high) if low < high else (-np.inf, np.inf)  # nothing but weights of 0
+
+
+def finite(what: str, value: Any) -> float:
+    """Return a setting as a float; raise `InvalidArgumentError` unless it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
+        raise InvalidArgumentError(f"{what} must be a finite number, got {value!r}")
+    return float(value)

@@ -18,6 +18,7 @@ class Declaration:
         needs_references: True if it cannot score an episode without reference texts.
         deterministic: False if equal episodes may get different scores.
         min_texts_per_second: The speed below which a conformance check calls it slow.
+        reads_tokens: True if its scores depend on token ids, not on texts alone; a cache then keeps them apart.
     """
 
     low: float = -math.inf
@@ -27,6 +28,7 @@ class Declaration:
     needs_references: bool = False
     deterministic: bool = True
     min_texts_per_second: float = 10.0
+    reads_tokens: bool = False
 
 
 def declaration_of(model: Any) -> Declaration:
@@ -34,9 +36,10 @@ def declaration_of(model: Any) -> Declaration:
     default = Declaration()
     found = {name: getattr(model, name, getattr(default, name)) for name in Declaration.__dataclass_fields__}
     try:
-        low, high = float(found["low"]), float(found["high"])
+        low, high, speed = (float(found[name]) for name in ("low", "high", "min_texts_per_second"))
     except (TypeError, ValueError):
-        raise InvalidArgumentError(f"low and high must be numbers, got {found['low']!r} and {found['high']!r}") from None
+        declared = [found[name] for name in ("low", "high", "min_texts_per_second")]
+        raise InvalidArgumentError(f"low, high and min_texts_per_second must be numbers, got {declared!r:.80}") from None
     if not low < high:
         raise InvalidArgumentError(f"the declared range must go upwards, got {low} to {high}")
     return Declaration(
@@ -46,5 +49,6 @@ def declaration_of(model: Any) -> Declaration:
         str(found["license"]),
         bool(found["needs_references"]),
         bool(found["deterministic"]),
-        float(found["min_texts_per_second"]),
+        speed,
+        bool(found["reads_tokens"]),
     )

@@ -10,6 +10,7 @@ A name may hold hyphens, dots, slashes and colons, so a minus sign needs a space
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from textgym.errors import InvalidArgumentError
 from textgym.lm.endpoint import NO_KEY, names_api_key
 
 NAME = re.compile(r"[A-Za-z_~./][\w./:~-]*")
-NUMBER = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")
+NUMBER = re.compile(r"[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?")
+DEEPEST = 32  # brackets in brackets
 SECRET = "api_key"  # the option that is never shown or stored
 WORDS = {"true": True, "false": False, "none": None, "null": None}
 
@@ -51,20 +53,32 @@ def parse(text: str) -> Sum:
     return result
 
 
+def is_sum(argument: Any) -> bool:
+    """Return whether an argument is a sum of rewards and not a value."""
+    return isinstance(argument, list) and bool(argument) and isinstance(argument[0], tuple)
+
+
 def show(call: Call) -> str:
     """Return a call as text that `parse` reads again; a secret given from code is left out."""
-    inside = [show_sum(a) if isinstance(a, list) and a and isinstance(a[0], tuple) else _show_value(a) for a in call.arguments]
+    inside = [show_sum(argument) if is_sum(argument) else _show_value(argument) for argument in call.arguments]
     inside += [f"{key}={_show_value(value)}" for key, value in call.options.items() if key != SECRET or names_api_key(value)]
     return f"{call.name}({', '.join(inside)})" if inside else call.name
 
 
 def show_sum(summands: Sequence[tuple[float, Call]]) -> str:
     """Return a sum as text that `parse` reads again."""
+    return join([(weight, show(call)) for weight, call in summands])
+
+
+def join(summands: Sequence[tuple[float, str]]) -> str:
+    """Return weights and names as a sum, "human-rating - 0.5*repetition"."""
     text = ""
-    for weight, call in summands:
-        factor = "" if abs(weight) == 1 else f"{abs(weight):g}*"
-        sign = "-" if weight < 0 else "+"
-        text += f" {sign} {factor}{show(call)}" if text else f"{'-' if weight < 0 else ''}{factor}{show(call)}"
+    for weight, name in summands:
+        product = name if abs(weight) == 1 else f"{abs(float(weight))!r}".removesuffix(".0") + f"*{name}"
+        if text:
+            text += f" - {product}" if weight < 0 else f" + {product}"
+        else:
+            text = f"-{product}" if weight < 0 else product
     return text
 
 
@@ -77,7 +91,7 @@ def _show_value(value: Any) -> str:
 
 class _Reader:
     def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+        self.text, self.at, self.depth = text, 0, 0
 
     def sum(self) -> Sum:
         sign = -1.0 if self.take("-") else 1.0
@@ -94,7 +108,7 @@ class _Reader:
         weight = self.match(NUMBER)
         if weight is not None and not self.take("*"):
             self.fail("a * after the weight")
-        return sign * float(weight or 1.0), self.call()
+        return sign * (1.0 if weight is None else float(self.finite(weight))), self.call()
 
     def call(self) -> Call:
         name = self.match(NAME)
@@ -103,9 +117,14 @@ class _Reader:
         arguments: list[Any] = []
         options: dict[str, Any] = {}
         if self.take("("):
+            self.depth += 1
+            if self.depth > DEEPEST:
+                self.fail(f"at most {DEEPEST} brackets in brackets")
             while not self.take(")"):
                 key = self.option_name()
                 if key is not None:
+                    if key in options:
+                        self.fail(f"{key} only once")
                     options[key] = self.option(key)
                 elif options:
                     self.fail("name=value: arguments by place come first")
@@ -113,6 +132,7 @@ class _Reader:
                     arguments.append(self.argument())
                 if not self.take(",") and not self.peek(")"):
                     self.fail("a comma or a closing bracket")
+            self.depth -= 1
         return Call(name, tuple(arguments), options)
 
     def option_name(self) -> str | None:
@@ -152,7 +172,7 @@ class _Reader:
         sign = -1 if self.take("-") else 1
         number = self.match(NUMBER)
         if number is not None:
-            return sign * (int(number) if number.isdigit() else float(number))
+            return sign * self.finite(number)
         if sign < 0:
             self.fail("a number after the minus sign")
         for quote in ("'", '"'):
@@ -160,14 +180,26 @@ class _Reader:
                 return self.quoted(quote)
         if self.peek("[") or self.peek("{"):
             try:
-                value, self.at = json.JSONDecoder().raw_decode(self.text, self.at)
-            except json.JSONDecodeError:
-                self.fail("a JSON list or object")
+                value, end = json.JSONDecoder().raw_decode(self.text, self.at)
+                json.dumps(value, allow_nan=False)
+            except (ValueError, RecursionError):  # of numbers without end too
+                self.fail("a JSON list or object of finite numbers")
+            self.at = end
             return value
         word = self.match(NAME)
         if word is None:
             self.fail("a value")
         return WORDS.get(word.lower(), word)
+
+    def finite(self, number: str) -> int | float:
+        try:
+            value = int(number) if number.isdigit() else float(number)
+            too_large = not math.isfinite(value)
+        except (ValueError, OverflowError):  # more digits than Python reads, or than a float holds
+            too_large = True
+        if too_large:
+            self.fail("a number that is not so large")
+        return value
 
     def quoted(self, quote: str) -> str:
         end = self.at + 1
@@ -205,5 +237,11 @@ class _Reader:
 
     def fail(self, wanted: str) -> NoReturn:
         before, after = self.text[: self.at].rstrip(), self.text[self.at :].strip()
-        place = f"after {before!r}" if before else "at the beginning"
-        raise InvalidArgumentError(f"cannot read the reward {self.text!r}: expected {wanted} {place}, got {after[:20] or 'the end'!r}")
+        place = f"after {before[-60:]!r}" if before else "at the beginning"
+        raise InvalidArgumentError(
+            f"cannot read the reward {_short(self.text)!r}: expected {wanted} {place}, got {after[:20] or 'the end'!r}"
+        )
+
+
+def _short(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

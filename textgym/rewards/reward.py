@@ -1,5 +1,6 @@
 """Reward: a weighted sum of named terms, and `make_reward`, which builds one from whatever a user gives."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,10 @@ from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import check_options, installed_plugins
 from textgym.rewards.adapt import as_reward_model
-from textgym.rewards.expression import SECRET, Call, parse, show
+from textgym.rewards.expression import SECRET, Call, is_sum, join, parse, show
 from textgym.rewards.protocol import Array, RewardSpec
 from textgym.rewards.session import RewardSession
-from textgym.rewards.term import RewardTerm
+from textgym.rewards.term import RewardTerm, add_inner
 from textgym.tokenization import Vocabulary
 
 
@@ -33,12 +34,7 @@ class Reward:
     @property
     def name(self) -> str:
         """The reward as text: "human-rating", or "human-rating - 0.5*repetition"."""
-        text = ""
-        for term in self.terms:
-            sign = "-" if term.weight < 0 else "+"
-            factor = "" if abs(term.weight) == 1 else f"{abs(term.weight):g}*"
-            text += f" {sign} {factor}{term.name}" if text else f"{sign.strip('+')}{factor}{term.name}"
-        return text
+        return join([(term.weight, term.name) for term in self.terms])
 
     def score(self, episodes: Sequence[Episode]) -> Array:
         """Return the reward of each finished episode, (n,) float64; nan where serving with `on_failure="drop"` gave one up."""
@@ -51,7 +47,7 @@ class Reward:
             scores, inside = term.score_terms(episodes, learning)
             total += term.weight * scores
             values[term.name] = scores
-            values.update({name: value for name, value in inside.items() if name not in values})
+            add_inner(values, term.name, inside)
         return total, values
 
     def session(self, n_rows: int, vocabulary: Vocabulary, learning: bool = False) -> RewardSession:
@@ -77,9 +73,9 @@ def make_reward(spec: "RewardSpec | Reward", **options: Any) -> Reward:
     """Build a reward.
 
     Args:
-        spec: A registered name; a folder that holds a reward model; a text like "human-rating + 0.2*fluency - 0.1*length(target=20)"; a function or coroutine function
-            `episodes -> scores`; an object (or class) with `score` or `score_tokens`; a `torch.nn.Module`; or a mapping of names or texts to
-            weights.
+        spec: A registered name; a folder that holds a reward model; a text like "human-rating + 0.2*fluency - 0.1*length(target=20)";
+            a function or coroutine function `episodes -> scores`; an object (or class) with `score` or `score_tokens`; a
+            `torch.nn.Module`; or a mapping of any of these to weights.
         **options: Settings of the registered reward (or of the class); `device` and `dtype` of a torch module.
 
     Returns:
@@ -116,9 +112,9 @@ def _weighted_sum(spec: Mapping[str, float], options: Mapping[str, Any]) -> Rewa
     for name, weight in spec.items():
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not np.isfinite(weight):
             raise InvalidArgumentError(f"the weight of reward {name!r} must be a finite number, got {weight!r}")
-        if not isinstance(name, str):
+        if not isinstance(name, str) and not callable(name) and not hasattr(name, "score"):
             raise UnknownNameError("reward", str(name), installed_plugins().registrations("reward"))
-        terms += [replace(term, weight=term.weight * float(weight)) for term in _named(name, {}).terms]
+        terms += [replace(term, weight=term.weight * float(weight)) for term in make_reward(name).terms]
     return Reward(tuple(terms))
 
 
@@ -126,7 +122,7 @@ def _named(text: str, options: Mapping[str, Any]) -> Reward:
     """Return the reward of a registered name or of a text that combines several."""
     if text.strip() in installed_plugins().registrations("reward"):
         return Reward((_term(Call(text.strip(), (), dict(options))),))
-    if Path(text).is_dir():
+    if os.path.isdir(text):  # which, unlike Path.is_dir, bears any text
         return Reward((_term(Call(_reader_of(Path(text)), (), {"path": text, **options}), text),))
     summands = parse(text)
     if len(summands) == 1 and summands[0][0] == 1.0:  # a single one, which may be given its options either way
@@ -140,7 +136,7 @@ def _named(text: str, options: Mapping[str, Any]) -> Reward:
 def _reader_of(folder: Path) -> str:
     """Return the registered reward that says of itself, by `reads_folder(path)`, that it is made from such a folder."""
     readers = {
-        name: registration.factory.reads_folder  # type: ignore[attr-defined]
+        name: registration.factory.reads_folder
         for name, registration in installed_plugins().registrations("reward").items()
         if hasattr(registration.factory, "reads_folder")
     }
@@ -156,7 +152,7 @@ def _term(call: Call, name: str | None = None, weight: float = 1.0) -> RewardTer
     """Build one term; texts of rewards inside it are built first."""
     plugins = installed_plugins()
     registration = plugins.find("reward", call.name)
-    inside = [Reward(tuple(_term(c, show(c), w) for w, c in a)) if isinstance(a, list) else a for a in call.arguments]
+    inside = [Reward(tuple(_term(c, show(c), w) for w, c in a)) if is_sum(a) else a for a in call.arguments]
     check_options(f"reward {call.name!r}", registration.factory, call.options, given=len(inside))
     try:
         model = as_reward_model(registration.factory(*inside, **call.options))

@@ -7,8 +7,11 @@ import numpy as np
 
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
-from textgym.rewards.protocol import Array, RewardSpec, TokenRewardModel, TokenScorer
+from textgym.rewards.composition import finite
+from textgym.rewards.declaration import declaration_of
+from textgym.rewards.protocol import Array, RewardSpec, TokenScorer
 from textgym.rewards.reward import Reward, make_reward
+from textgym.rewards.session import scorer_of
 from textgym.tokenization import Vocabulary
 
 
@@ -28,18 +31,24 @@ class Shaping:
     """
 
     def __init__(self, potential: "RewardSpec | Reward", gamma: float = 1.0) -> None:
-        if not 0 < gamma <= 1:
+        self.potential, self.gamma = make_reward(potential), finite("shaping: gamma", gamma)
+        if not 0 < self.gamma <= 1:
             raise InvalidArgumentError(f"shaping: gamma must be above 0 and at most 1, got {gamma!r}")
-        self.potential, self.gamma = make_reward(potential), float(gamma)
         if len(self.potential.terms) != 1:
             raise InvalidArgumentError(
                 f"shaping: the potential must be a single reward, got {self.potential.name!r}: add one shaping per term"
             )
 
+        declared = declaration_of(self.potential.terms[0].model)
+        if declared.needs_references:
+            raise InvalidArgumentError(f"shaping: {self.potential.name!r} needs reference texts, which an unfinished text has none of")
+        if not declared.deterministic:
+            raise InvalidArgumentError(f"shaping: {self.potential.name!r} is not deterministic; a potential is a function of the text")
+
     def score(self, episodes: Sequence[Episode]) -> Array:
         """Return the discounted sum over each whole episode, -Φ(prompt), (n,): 0 for a potential that pays token by token."""
         (term,) = self.potential.terms
-        if isinstance(term.model, TokenRewardModel) and getattr(term.model, "dense", True):
+        if hasattr(term.model, "token_scorer") and getattr(term.model, "dense", True):
             return np.zeros(len(episodes))
         return -self.potential.score([Episode(e.prompt, references=e.references, metadata=e.metadata) for e in episodes])
 
@@ -50,7 +59,7 @@ class Shaping:
     def token_scorer(self, n_rows: int, vocabulary: Vocabulary) -> TokenScorer:
         """Return the dense form."""
         (term,) = self.potential.terms
-        inner = term.model.token_scorer(n_rows, vocabulary) if isinstance(term.model, TokenRewardModel) else None
+        inner = scorer_of(term.model, n_rows, vocabulary)
         if inner is not None:
             return _SummedPotential(inner, n_rows, self.gamma, term.weight)
         return _TextPotential(self.potential, n_rows, self.gamma, vocabulary)

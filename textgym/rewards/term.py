@@ -3,7 +3,8 @@
 import inspect
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,7 @@ from textgym.rewards.protocol import Array, CompositeRewardModel, RewardModel, S
 from textgym.rewards.serving import Failure, Serving, serve
 
 logger = logging.getLogger("textgym")
+COROUTINE_TIMEOUT = 600.0  # seconds for a coroutine that declares no serving of its own
 
 
 @dataclass(frozen=True)
@@ -45,55 +47,72 @@ class RewardTerm:
         A score is nan only where the serving's `on_failure="drop"` gave an episode up.
         """
         if isinstance(self.model, CompositeRewardModel):
-            return self.model.score_terms(episodes, learning)
-        return self.score(episodes), {}
+            scores, inside = self.model.score_terms(episodes, learning)
+            return self.checked(scores, episodes, dropped=True), inside
+        return self._score(episodes), {}
 
     def score(self, episodes: Sequence[Episode]) -> Array:
         """Return the unweighted, checked scores, (n,) float64."""
-        if isinstance(self.model, CompositeRewardModel):
-            return self.model.score_terms(episodes)[0]
+        return self.score_terms(episodes)[0]
+
+    def _score(self, episodes: Sequence[Episode]) -> Array:
         if not episodes:
             return np.zeros(0)
         serving = self.serving or getattr(self.model, "serving", None)
         if isinstance(serving, Serving):
-            return self._served(episodes, serving)
+            return self._served(self.model.score, episodes, serving)
+        whole = Serving(batch_size=len(episodes), timeout=COROUTINE_TIMEOUT, retries=0)
         if inspect.iscoroutinefunction(self.model.score):
-            return self._served(episodes, Serving(batch_size=len(episodes), timeout=600.0, retries=0))
+            return self._served(self.model.score, episodes, whole)
         try:
             raw = self.model.score(list(episodes))
         except Exception as error:
             raise RewardError(f"{self} raised {one_line(error)} - on {_culprit(self.model, episodes)}") from error
+        if inspect.isawaitable(raw):  # a plain function that returns a coroutine
+
+            async def awaited(_: Sequence[Episode]) -> Scores:
+                return await raw
+
+            return self._served(awaited, episodes, whole)
         return self.checked(raw, episodes)
 
-    def _served(self, episodes: Sequence[Episode], serving: Serving) -> Array:
+    def _served(self, score: Callable[[Sequence[Episode]], Any], episodes: Sequence[Episode], serving: Serving) -> Array:
         scores, start = np.full(len(episodes), np.nan), 0
-        for piece, result in serve(self.model.score, episodes, serving):
+        for piece, result in serve(score, episodes, serving, self.checked):
             stop = start + len(piece)
             if isinstance(result, Failure):
                 which = f"episode {start} of {len(episodes)}" if len(piece) == 1 else f"episodes {start}..{stop - 1} of {len(episodes)}"
                 message = f"{self} failed: {result} - on {which}: {_shown(piece[0].text)}"
-                if serving.on_failure == "fail":
+                if result.fatal or serving.on_failure == "fail":
                     raise RewardError(message)
                 logger.warning("%s; dropped", message)
             else:
-                scores[start:stop] = self.checked(result, piece)
+                scores[start:stop] = result
             start = stop
         return scores
 
-    def checked(self, raw: Scores, episodes: Sequence[Episode]) -> Array:
-        """Return `raw` as (n,) float64; raise `RewardError` naming plugin, episode and text unless it is n finite numbers."""
-        if hasattr(raw, "detach"):  # a torch tensor, on whatever device
-            raw = raw.detach().cpu()
-            raw = (raw.double() if raw.is_floating_point() else raw).numpy()  # NumPy has no bfloat16
+    def checked(self, raw: Scores, episodes: Sequence[Episode], dropped: bool = False) -> Array:
+        """Return `raw` as (n,) float64; raise `RewardError` naming plugin, episode and text unless it is n finite numbers.
+
+        Args:
+            raw: What the reward model returned.
+            episodes: What it was asked about.
+            dropped: Whether nan, an episode given up, may pass.
+        """
         try:
+            if hasattr(raw, "detach"):  # a torch tensor, on whatever device
+                raw = raw.detach().cpu()
+                raw = (raw.double() if raw.is_floating_point() else raw).numpy()  # NumPy has no bfloat16
+            elif isinstance(raw, (list, tuple)) and any(hasattr(score, "detach") for score in raw):
+                raw = [score.item() if hasattr(score, "detach") and score.numel() == 1 else score for score in raw]
             scores = np.asarray(raw)
-        except ValueError:
+        except (ValueError, TypeError, RuntimeError, OverflowError):
             scores = np.empty(0, object)
         if scores.dtype.kind not in "fiub":
             raise RewardError(f"{self} must return numbers, got {_shown(raw)}")
         if scores.shape != (len(episodes),):
             raise RewardError(f"{self} must return {len(episodes)} scores for {len(episodes)} episodes, got shape {scores.shape}")
-        bad = np.flatnonzero(~np.isfinite(scores))
+        bad = np.flatnonzero(np.isinf(scores) if dropped else ~np.isfinite(scores))
         if bad.size:
             raise RewardError(f"{self} returned {scores[bad[0]]} for episode {bad[0]} of {len(episodes)}: {_shown(episodes[bad[0]].text)}")
         return scores.astype(np.float64)
@@ -105,11 +124,42 @@ class RewardTerm:
             return str(nested())
         if not self.origin:
             raise InvalidArgumentError(f"{self} has no registered name by which its scores could be kept: pass identity=")
-        options = json.dumps(dict(self.options), sort_keys=True, default=repr)
+        try:
+            options = plain_json(dict(self.options))
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(f"{self} has an option that no key can be made of: {error}: pass identity=") from None
         return f"{self.origin} {declaration_of(self.model).version} {options}"
 
     def __str__(self) -> str:
         return f"reward {self.name!r}" + (f" of plugin {self.origin}" if self.origin else "")
+
+
+def add_inner(values: dict[str, Array], outer: str, inner: Mapping[str, Array]) -> None:
+    """Add the values inside the reward `outer` to those by name; one whose name is taken goes by "outer/name"."""
+    for name, value in inner.items():
+        values[name if name not in values else f"{outer}/{name}"] = value
+
+
+def plain_json(data: Any) -> str:
+    """Return data as JSON that is the same in every process; raise `InvalidArgumentError` for what has no such form."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, (set, frozenset)):
+            return sorted(value)
+        if isinstance(value, Mapping):
+            return dict(value)
+        for form in ("tolist", "isoformat"):  # NumPy's, dates
+            if hasattr(value, form):
+                return getattr(value, form)()
+        raise TypeError(f"{value!r:.80} is no plain data")
+
+    try:
+        # surrogates, which a broken decoding can leave in a text, are escaped rather than refused
+        return json.dumps(data, sort_keys=True, default=plain)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(" ".join(str(error).split())) from None
 
 
 def _culprit(model: RewardModel, episodes: Sequence[Episode]) -> str:
