@@ -213,6 +213,15 @@ def test_drop_counts_what_it_gave_up(server, caplog):
     assert all(m.endswith("; dropped") for m in caplog.messages)
 
 
+def test_drop_gives_up_a_text_that_is_refused_but_not_a_run_with_a_wrong_key(server):
+    server.by_request = lambda request: body("too long", 400) if "number 1." in request["messages"][1]["content"] else said('{"score": 2}')
+    assert np.isnan(judge(server, on_failure="drop").score(SEVERAL[:3])).tolist() == [False, True, False]
+    server.by_request = None
+    server.replies = [body("wrong key", 401)]
+    with pytest.raises(textgym.RewardError, match="answered 401"):
+        judge(server, on_failure="drop").score(ONE)
+
+
 # --- reading answers ---------------------------------------------------------------------------------------------------------------
 
 
