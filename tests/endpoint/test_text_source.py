@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import textgym
+from textgym.cli.compare import table
+from textgym.cli.options import settings_from
 from textgym.envs.build import build_mdp
 from textgym.errors import EndpointError
+from textgym.experiments.compare import CompareConfig, compare
+from textgym.experiments.report import write_report
 from textgym.policies.generation import generate, replay
 from textgym.text_source import LLMTextSource, as_continuation
 
@@ -155,24 +157,13 @@ def test_an_address_is_needed():
 @pytest.mark.slow
 def test_compared_with_a_policy(server, tmp_path):
     server.replies = [said("a wonderful, delightful film that I love.")]
-    command = [
-        sys.executable,
-        "-m",
-        "textgym.cli.main",
-        "compare",
-        "ReviewContinuation",
-        "--agents",
-        "llm",
-        "--seeds",
-        "2",
-        "--tokens",
-        "50",
-    ]
-    command += ["--max-new-tokens", "8", "--n-envs", "4", "--device", "cpu", "--test-prompts", "8", "--out", str(tmp_path / "c")]
-    command += ["--set", f"llm.base_url={server.base_url}", "--set", "llm.served_model=m", "--set", "llm.api_key=none"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "llm is better than base" in done.stdout
+    extra = (f"llm.base_url={server.base_url}", "llm.served_model=m", "llm.api_key=none")
+    settings = settings_from(extra, max_new_tokens=8, n_envs=2, device="cpu")
+    config = CompareConfig("ReviewContinuation", ("llm",), 2, 20, settings, evaluations=1, validation_prompts=2, test_prompts=8)
+    comparison = compare(config, tmp_path / "c", n_workers=1)
+    assert [pair.verdict for pair in comparison.pairs] == ["llm is better than base"]
+    write_report(comparison, tmp_path / "c" / "report.html")
+    assert "nan" in table(comparison)  # the KL
     result = json.loads((tmp_path / "c" / "runs" / "llm-0" / "result.json").read_text())
     assert math.isnan(result["kl"])
     assert math.isfinite(result["perplexity"])
@@ -180,8 +171,6 @@ def test_compared_with_a_policy(server, tmp_path):
 
 
 def test_a_setting_for_an_agent_that_is_not_there():
-    from textgym.experiments.compare import CompareConfig
-
     with pytest.raises(textgym.InvalidArgumentError, match=r"'lmm\.base_url' is for an agent that is not compared"):
         CompareConfig("ReviewContinuation", ("llm",), settings={"lmm.base_url": "x"})
     config = CompareConfig("ReviewContinuation", ("llm", "my-agent"), settings={"reward": "vader", "my_agent.reward": "length"})
