@@ -20,6 +20,7 @@ lint: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/env.py
+	$(BIN)/python benchmarks/reward.py
 	$(BIN)/python benchmarks/throughput.py
 
 .venv/bin/python:

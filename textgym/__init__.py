@@ -15,6 +15,7 @@ from textgym.errors import (
     UnknownNameError,
 )
 from textgym.hookspecs import hookimpl
+from textgym.plugin_manager import Family
 from textgym.rewards.protocol import RewardModel, TokenRewardModel, TokenScorer
 from textgym.rewards.reward import Reward, make_reward
 from textgym.tasks import Prompt, Task, make_task
@@ -22,6 +23,7 @@ from textgym.tasks import Prompt, Task, make_task
 __version__ = "0.1.0"
 __all__ = [
     "Episode",
+    "Family",
     "InvalidArgumentError",
     "MissingExtraError",
     "PluginWarning",

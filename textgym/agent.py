@@ -26,6 +26,7 @@ from textgym.rewards.reward import make_reward
 from textgym.tasks import Task, find_task_name, make_task
 
 AGENT_FILE = "agent.json"
+DEFAULT_KL_COEF = 0.1
 
 
 class Agent(ABC):
@@ -101,6 +102,14 @@ class Agent(ABC):
         """Log to the given stable-baselines3 logger."""
         self.logger = logger
 
+    def kl_coefficient(self, given: float | None) -> float:
+        """Return the KL penalty's coefficient: as given, or by default 0.1 with a reference model and 0 without one."""
+        if given is None:
+            return DEFAULT_KL_COEF if self.reference_model is not None else 0.0
+        if given > 0 and self.reference_model is None:
+            raise InvalidArgumentError(f"kl_coef={given} needs a reference model, but {self.model!r} has no weights yet: pass kl_coef=0")
+        return given
+
     def make_policy(self) -> CausalLMPolicy:
         """Return a fresh policy on the agent's device, with an optimizer of learning rate 0 (for agents that build their own)."""
         return CausalLMPolicy(self.env.observation_space, self.env.action_space, no_learning, **self.policy_settings).to(self.device)
@@ -168,22 +177,26 @@ class Agent(ABC):
         self.env._reset_seeds()
 
 
-def make_agent(name: str, task: str | Task, **settings: Any) -> Agent:
+def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | None = None, **settings: Any) -> Agent:
     """Build a registered agent.
 
     Args:
         name: "ppo", "a2c", "reinforce", "base", or any agent of an installed plugin.
         task: A `Task`, or a task's short or full name.
+        task_options: Options of a task given by name.
         **settings: Arguments of the agent: those of `Agent` (`model`, `reward`, `seed`, ...) and its own hyperparameters.
     """
     factory = installed_plugins().find("agent", name).factory
     _check_settings(name, factory, settings)
-    agent = factory(task, **settings)
+    if task_options and not isinstance(task, str):
+        raise InvalidArgumentError(f"options {sorted(task_options)} fit a task given by name, not a Task object")
+    agent = factory(make_task(task, **task_options) if isinstance(task, str) and task_options else task, **settings)
     if not isinstance(agent, Agent):
         raise InvalidArgumentError(f"agent {name!r} returned {agent!r}, not a textgym.agent.Agent")
     agent.name = name
     task_name = find_task_name(task) if isinstance(task, str) else None
-    agent.settings = {"task": task_name, **{k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in settings.items()}}
+    options = {"task_options": dict(task_options)} if task_options else {}
+    agent.settings = {"task": task_name, **options, **{k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in settings.items()}}
     return agent
 
 
@@ -204,9 +217,12 @@ def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **chang
     target: str | Task | None = task or task_name
     if target is None:
         raise InvalidArgumentError(f"the agent in {os.fspath(folder)!r} was made on a Task object: pass it again as task=")
-    start = settings.pop("model", None) or (make_task(target) if isinstance(target, str) else target).model
+    options = settings.pop("task_options", {})
+    if not isinstance(target, str):  # given again, options and all
+        options = {}
+    start = settings.pop("model", None) or (make_task(target, **options) if isinstance(target, str) else target).model
     reference = start if has_weights(start) else ""  # what the agent started from, not what it has become
-    agent = make_agent(description["agent"], target, model=path, **{"reference_model": reference, **settings})
+    agent = make_agent(description["agent"], target, options, model=path, **{"reference_model": reference, **settings})
     agent.n_tokens = int(description["n_tokens"])
     agent.settings = {**description["settings"], **changes}
     state = load_training_state(path, agent.policy)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
@@ -28,7 +27,7 @@ class Episode:
     continuation_ids: tuple[int, ...] = ()
     references: tuple[str, ...] = ()
     finish_reason: FinishReason = "stop"
-    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:

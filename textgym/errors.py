@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST_LIST = 50  # names that one error shows
+
 
 class TextgymError(Exception):
     """Base of every error that textgym raises for a reason outside its own code."""
@@ -25,7 +27,8 @@ class UnknownNameError(TextgymError, LookupError):
         names = sorted(known)
         near = get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        super().__init__(f"unknown {kind} {name!r}: {hint}known {kind}s: {', '.join(names) or 'none'}")
+        shown = names if len(names) <= LONGEST_LIST else [*names[: LONGEST_LIST - 1], f"and {len(names) - LONGEST_LIST + 1} more"]
+        super().__init__(f"unknown {kind} {name!r}: {hint}known {kind}s: {', '.join(shown) or 'none'}")
         self.kind, self.name = kind, name
 
 

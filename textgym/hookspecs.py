@@ -15,7 +15,7 @@ def register_rewards(register: Any) -> None:
 
 @hookspec
 def register_tasks(register: Any) -> None:
-    """Add tasks: call `register("Name-v0", factory)` with a factory returning a `textgym.Task`; it becomes `textgym/Name-v0`."""
+    """Add tasks: call `register("Name-v0", factory)`, which returns a `textgym.Task`; or `register("name", textgym.Family(...))` for many."""
 
 
 @hookspec

@@ -137,7 +137,7 @@ class TokenMDP:
             self._mask[row, : len(ids)] = 1
             self._length[row] = self._prompt_length[row] = len(ids)
             self._prompt_index[row] = index
-        if self._session.scorers:
+        if self._session.scorers and len(rows):
             self._session.start([int(r) for r in rows], [self.prompt_set.ids[i] for i in chosen])
 
     def observe(self) -> Observation:

@@ -3,7 +3,7 @@
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -40,6 +40,22 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Many names registered as one: of a family registered as "family", every member is called "family:member".
+
+    Attributes:
+        members: Returns the names of the members. Called only when a member is looked up or counted, so it may import a package, and raise
+            `MissingExtraError` where that is not installed.
+        factory: Returns the factory of a member, given its name.
+        summary: What the members are, in one line.
+    """
+
+    members: Callable[[], Sequence[str]]
+    factory: Callable[[str], Callable[..., Any]]
+    summary: str
+
+
+@dataclass(frozen=True)
 class Registration:
     """One name that a plugin registered: what kind it is, how to make it, and who registered it."""
 
@@ -65,6 +81,7 @@ class PluginManager:
     plugins: dict[str, Provenance] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _names: dict[str, dict[str, Registration]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+    _families: dict[str, dict[str, tuple[Family, Provenance]]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     _deferred: dict[str, tuple[EntryPoint, Distribution]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -144,15 +161,23 @@ class PluginManager:
         except (Exception, SystemExit) as error:
             self._report(provenance, f"{hook} failed: {one_line(error)}")
 
-    def _registrar(self, kind: str, provenance: Provenance) -> Callable[[str, Callable[..., Any]], None]:
-        def register(name: str, factory: Callable[..., Any]) -> None:
-            if not isinstance(name, str) or not name or not callable(factory):
+    def _registrar(self, kind: str, provenance: Provenance) -> Callable[[str, Callable[..., Any] | Family], None]:
+        def register(name: str, factory: Callable[..., Any] | Family) -> None:
+            if not isinstance(name, str) or not name or not (callable(factory) or isinstance(factory, Family)):
                 self._report(provenance, f"register(name, factory) wants a name and a callable, got {name!r} and {factory!r}")
                 return
-            if (first := self._names[kind].get(name)) is not None:
-                self._report(provenance, f"{kind} {name!r} is already registered by {first.provenance}; this one was skipped")
+            if isinstance(factory, Family) and ":" in name:
+                self._report(provenance, f"the family {name!r} must have a name without a colon: its members are called 'family:member'")
                 return
-            self._names[kind][name] = Registration(kind, name, factory, provenance)
+            single, family = self._names[kind].get(name), self._families[kind].get(name)
+            if single is not None or family is not None:
+                first = single.provenance if single is not None else family[1] if family is not None else None
+                self._report(provenance, f"{kind} {name!r} is already registered by {first}; this one was skipped")
+                return
+            if isinstance(factory, Family):
+                self._families[kind][name] = (factory, provenance)
+            else:
+                self._names[kind][name] = Registration(kind, name, factory, provenance)
 
         return register
 
@@ -164,18 +189,39 @@ class PluginManager:
     # --- looking names up ------------------------------------------------------------------------------------------------------
 
     def registrations(self, kind: str) -> Mapping[str, Registration]:
-        """Return everything registered of a kind ("reward", "task", "model", "agent"), by name."""
+        """Return everything registered of a kind ("reward", "task", "model", "agent"), by name; without the members of families."""
+        self._load_deferred()
+        return self._names[kind]
+
+    def families(self, kind: str) -> Mapping[str, tuple[Family, Provenance]]:
+        """Return the families registered of a kind, by name, and who registered each."""
+        self._load_deferred()
+        return self._families[kind]
+
+    def knows(self, kind: str, name: str) -> bool:
+        """Return whether a name is registered, or begins with a family's; the family is not asked whether it has the member."""
+        return name in self.registrations(kind) or name.partition(":")[0] in self.families(kind)
+
+    def find(self, kind: str, name: str) -> Registration:
+        """Return the registration of a name or "family:member"; raises `UnknownNameError` with the nearest name if there is none."""
+        known, families = self.registrations(kind), self.families(kind)
+        if name in known:
+            return known[name]
+        prefix, _, member = name.partition(":")
+        if prefix not in families:
+            raise UnknownNameError(kind, name, [*known, *(f"{family}:{member or '...'}" for family in families)])
+        family, provenance = families[prefix]
+        members = family.members()
+        if not member:
+            raise InvalidArgumentError(f"{prefix!r} is a family of {len(members)} {kind}s: name one, like '{prefix}:{members[0]}'")
+        if member not in members:
+            raise UnknownNameError(kind, name, [f"{prefix}:{m}" for m in members])
+        return Registration(kind, name, family.factory(member), provenance)
+
+    def _load_deferred(self) -> None:
         deferred, self._deferred = self._deferred, {}
         for key, (entry_point, distribution) in deferred.items():
             self._load(key, entry_point, distribution)
-        return self._names[kind]
-
-    def find(self, kind: str, name: str) -> Registration:
-        """Return the registration of a name; raises `UnknownNameError` with the nearest name if there is none."""
-        known = self.registrations(kind)
-        if name not in known:
-            raise UnknownNameError(kind, name, known)
-        return known[name]
 
     def make(self, kind: str, name: str, options: Mapping[str, Any]) -> Any:
         """Call the factory registered under a name; an option it does not take is an error that lists the ones it takes."""

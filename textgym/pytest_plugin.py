@@ -19,7 +19,8 @@ def check_reward() -> Callable[..., Any]:
         results = run_checks(spec, **options)
         failed = [f"{result.name}: {result.detail}" for result in results if result.status == "failed"]
         if failed:
-            pytest.fail(f"{len(failed)} of {len(results)} checks failed\n" + "\n".join(failed), pytrace=False)
+            name = spec if isinstance(spec, str) else getattr(spec, "__name__", type(spec).__name__)
+            pytest.fail(f"reward {name!r}: {len(failed)} of {len(results)} checks failed\n" + "\n".join(failed), pytrace=False)
         return results
 
     return check

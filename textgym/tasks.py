@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from textgym.errors import InvalidArgumentError, UnknownNameError
@@ -17,7 +16,7 @@ class Prompt:
 
     text: str
     references: tuple[str, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +28,7 @@ class Task:
         prompts: Split ("train", "validation", "test") → its prompts; plain strings are taken as prompts without references.
         model: Language model whose tokens are the actions, unless the user names another.
         max_new_tokens: Token budget of the continuation; using it up ends the episode (terminated, finish reason "length").
-        reward: Name of the reward used when none is given, or a mapping name → weight.
+        reward: The reward used when none is given: a name, a text with options, or a mapping name → weight.
         gold: Name of an independent reward, reported by comparisons and never trained on; "" for none.
         stop: Strings that end the episode as EOS does; the text is cut before them.
         allowed_tokens: Token texts the policy may choose from (EOS always included); empty for every token the model allows.
@@ -64,24 +63,28 @@ def environment_id(task_name: str) -> str:
 def find_task_name(name: str) -> str:
     """Return the registered name meant by a short ("ReviewContinuation") or full ("textgym/ReviewContinuation-v0") one.
 
-    Without a version the newest is meant.
+    Without a version the newest is meant. A member of a family has one name only, "family:member".
     """
-    known = installed_plugins().registrations("task")
-    bare = name.removeprefix(f"{NAMESPACE}/")
-    if bare in known:
-        return bare
-    versions = [k for k in known if k.rpartition("-v")[0] == bare and k.rpartition("-v")[2].isdigit()]
-    if not versions:
-        raise UnknownNameError("task", name, known)
-    return max(versions, key=lambda k: int(k.rpartition("-v")[2]))
-
-
-def make_task(name: str, **options: Any) -> Task:
-    """Build a registered task by its short or full name; `options` go to its factory."""
     plugins = installed_plugins()
-    task = plugins.make("task", find_task_name(name), options)
+    bare = name.removeprefix(f"{NAMESPACE}/")
+    if plugins.knows("task", bare):
+        return plugins.find("task", bare).name
+    known = plugins.registrations("task")
+    versions = [k for k in known if k.rpartition("-v")[0] == bare and k.rpartition("-v")[2].isdigit()]
+    return max(versions, key=lambda k: int(k.rpartition("-v")[2])) if versions else plugins.find("task", name).name  # which raises
+
+
+def make_task(name: str, member: str | None = None, **options: Any) -> Task:
+    """Build a registered task.
+
+    Args:
+        name: Its short or full name, "family:member", or a family's name.
+        member: Which task of a family, where `name` is that of the family.
+        **options: Options of the task's factory.
+    """
+    plugins = installed_plugins()
+    registered = find_task_name(name if member is None else f"{name}:{member}")
+    task = plugins.make("task", registered, options)
     if not isinstance(task, Task):
-        raise InvalidArgumentError(
-            f"task {name!r} of {plugins.find('task', find_task_name(name)).provenance} returned {task!r}, not a textgym.Task"
-        )
+        raise InvalidArgumentError(f"task {name!r} of {plugins.find('task', registered).provenance} returned {task!r}, not a textgym.Task")
     return task

@@ -16,7 +16,7 @@ def a2c(
     vf_coef: float = 0.1,
     max_grad_norm: float = 1.0,
     normalize_advantage: bool = True,
-    kl_coef: float = 0.1,
+    kl_coef: float | None = None,
     kl_target: float | None = None,
     **settings: Any,
 ) -> Any:
@@ -26,7 +26,8 @@ def a2c(
         task: As for `textgym.make_agent`.
         learning_rate, n_steps, gamma, gae_lambda, ent_coef, vf_coef, max_grad_norm, normalize_advantage: Of stable-baselines3's A2C; its
             defaults (n_steps 5, RMSprop, γ 0.99) do not suit texts with one reward at the end.
-        kl_coef, kl_target: KL penalty with the model the agent starts from, see `EpisodeRolloutBuffer`.
+        kl_coef, kl_target: KL penalty with the model the agent starts from, see `EpisodeRolloutBuffer`; by default a coefficient of 0.1, or 0
+            where that model has no weights yet.
         **settings: Those of `textgym.agent.Agent`.
     """
     from stable_baselines3 import A2C

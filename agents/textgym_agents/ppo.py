@@ -18,7 +18,7 @@ def ppo(
     ent_coef: float = 0.0,
     vf_coef: float = 0.1,
     max_grad_norm: float = 1.0,
-    kl_coef: float = 0.1,
+    kl_coef: float | None = None,
     kl_target: float | None = None,
     **settings: Any,
 ) -> Any:
@@ -28,7 +28,8 @@ def ppo(
         task: As for `textgym.make_agent`.
         learning_rate, n_steps, batch_size, n_epochs, gamma, gae_lambda, clip_range, ent_coef, vf_coef, max_grad_norm: Of
             stable-baselines3's PPO; `batch_size` counts tokens, γ = 1 because the reward comes at the end of a short text.
-        kl_coef, kl_target: KL penalty with the model the agent starts from, see `EpisodeRolloutBuffer`.
+        kl_coef, kl_target: KL penalty with the model the agent starts from, see `EpisodeRolloutBuffer`; by default a coefficient of 0.1, or 0
+            where that model has no weights yet.
         **settings: Those of `textgym.agent.Agent`.
     """
     from stable_baselines3 import PPO

@@ -17,7 +17,7 @@ def reinforce(
     vf_coef: float = 0.1,
     max_grad_norm: float = 1.0,
     normalize_advantage: bool = True,
-    kl_coef: float = 0.1,
+    kl_coef: float | None = None,
     **settings: Any,
 ) -> Any:
     """REINFORCE (Williams 1992) on whole texts, θ ← θ + α Σ_t (G_t − b) ∇ log π(a_t | s_t).
@@ -35,7 +35,7 @@ def reinforce(
         vf_coef: Weight of the value loss with "learned".
         max_grad_norm: Gradient clipping.
         normalize_advantage: Divide advantages by their standard deviation over the iteration.
-        kl_coef: Coefficient of the KL penalty.
+        kl_coef: Coefficient of the KL penalty; by default 0.1, or 0 where the model has no weights yet.
         **settings: Those of `textgym.agent.Agent`.
     """
     from textgym_agents.reinforce_agent import ReinforceAgent

@@ -33,7 +33,7 @@ class ReinforceAgent(Agent):
         vf_coef: float,
         max_grad_norm: float,
         normalize_advantage: bool,
-        kl_coef: float,
+        kl_coef: float | None,
     ) -> None:
         if baseline not in BASELINES:
             raise InvalidArgumentError(f"baseline must be one of {', '.join(BASELINES)}, got {baseline!r}")
@@ -44,12 +44,10 @@ class ReinforceAgent(Agent):
                 f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, which must be at least 2"
             )
         self.baseline, self.batch_size, self.vf_coef = baseline, batch_size, vf_coef
-        self.max_grad_norm, self.normalize_advantage, self.kl_coef = max_grad_norm, normalize_advantage, kl_coef
+        self.max_grad_norm, self.normalize_advantage, self.kl_coef = max_grad_norm, normalize_advantage, self.kl_coefficient(kl_coef)
         self.policy = self.make_policy()
         for group in self.policy.optimizer.param_groups:
             group["lr"] = learning_rate
-        if self.reference_model is None and kl_coef > 0:
-            raise InvalidArgumentError(f"kl_coef={kl_coef} needs a reference model, but {self.model!r} has no weights yet: pass kl_coef=0")
         self.reference = None if self.reference_model is None else ReferenceModel(self.reference_model, self.device)
         self.rng = np.random.default_rng(self.seed)
         self.mean_return: float | None = None

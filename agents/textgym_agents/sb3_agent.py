@@ -21,7 +21,7 @@ class SB3Agent(Agent):
         task: As for `Agent`.
         algorithm: The class, `PPO` or `A2C`.
         hyperparameters: Its arguments beside policy and environment.
-        kl_coef: Coefficient of the KL penalty with the model the agent starts from.
+        kl_coef: Coefficient of the KL penalty with the model the agent starts from; None for `Agent.kl_coefficient`'s default.
         kl_target: Steer the coefficient to this KL per token; None keeps it fixed.
         settings: Arguments of `Agent`.
     """
@@ -31,7 +31,7 @@ class SB3Agent(Agent):
         task: Any,
         algorithm: type[OnPolicyAlgorithm],
         hyperparameters: Mapping[str, Any],
-        kl_coef: float,
+        kl_coef: float | None,
         kl_target: float | None,
         settings: Mapping[str, Any],
     ) -> None:
@@ -44,7 +44,11 @@ class SB3Agent(Agent):
                 self.env,
                 policy_kwargs=dict(self.policy_settings),
                 rollout_buffer_class=EpisodeRolloutBuffer,
-                rollout_buffer_kwargs={"kl_coef": kl_coef, "kl_target": kl_target, "reference_model": self.reference_model},
+                rollout_buffer_kwargs={
+                    "kl_coef": self.kl_coefficient(kl_coef),
+                    "kl_target": kl_target,
+                    "reference_model": self.reference_model,
+                },
                 seed=self.seed,
                 device=self.device,
                 **hyperparameters,

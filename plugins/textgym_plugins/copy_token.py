@@ -17,7 +17,7 @@ class Copied:
 
     def score(self, episodes: Sequence[textgym.Episode]) -> list[float]:
         """Return 1.0 or 0.0 per episode."""
-        return [float(e.continuation.strip() == e.prompt.split()[-1]) for e in episodes]
+        return [float([e.continuation.strip()] == e.prompt.split()[-1:]) for e in episodes]
 
 
 def copy_token() -> textgym.Task:

@@ -58,3 +58,12 @@ def test_unknown_setting_is_one_line():
         textgym.make_agent("ppo", "CopyToken", learning_rat=1e-3)
     with pytest.raises(textgym.UnknownNameError, match="did you mean 'ppo'"):
         textgym.make_agent("pp0", "CopyToken")
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "reinforce"])
+def test_without_weights_to_stay_close_to_there_is_no_kl_penalty_by_default(name: str) -> None:
+    agent = textgym.make_agent(name, "CopyToken", n_envs=8, device="cpu")
+    assert agent.kl_coefficient(None) == 0
+    agent.learn(8)
+    with pytest.raises(textgym.InvalidArgumentError, match=r"kl_coef=0.2 needs a reference model, but 'copy-token' has no weights yet"):
+        textgym.make_agent(name, "CopyToken", kl_coef=0.2, device="cpu")

@@ -39,6 +39,16 @@ def test_list_names_everything_with_its_version():
     assert "[textgym 0.1.0]" in result.stdout
 
 
+def test_a_family_is_one_line_and_its_members_are_listed_when_asked_for():
+    pytest.importorskip("reasoning_gym")
+    lines = [line for line in run("list", "tasks").stdout.splitlines() if "reasoning-gym" in line]
+    assert len(lines) == 1
+    assert "(105: textgym list tasks reasoning-gym)" in lines[0]
+    members = run("list", "tasks", "reasoning-gym").stdout
+    assert "reasoning-gym:chain_sum" in members
+    assert len(members.splitlines()) == 106
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -58,6 +68,8 @@ def test_list_names_everything_with_its_version():
         (["train", "ReviewContinuation", "--out", "FILE/run"], "cannot write the run directory"),
         (["train", "ReviewContinuation", "--set", "learning_rat=1", "--out", "OUT"], "did you mean 'learning_rate'"),
         (["generate", "OUT", "--prompt", "x"], "holds no agent.json"),
+        (["train", "ReviewContinuation", "--task-set", "n_word=1", "--out", "OUT"], "has no option 'n_word': did you mean 'n_words'?"),
+        (["list", "tasks", "reasoning-gm"], "'reasoning-gm' is no family of tasks; families: reasoning-gym"),
     ],
 )
 def test_bad_input_is_one_line(arguments, said, tmp_path):

@@ -236,3 +236,19 @@ def test_monitored_environments_record_returns_and_lengths() -> None:
     assert dones.tolist() == [False, True]
     assert infos[1]["episode"]["l"] == 2
     assert infos[1]["episode"]["r"] == pytest.approx(infos[1]["reward_terms"]["length"])
+
+
+def test_prompts_are_chosen_the_same_way_in_every_face() -> None:
+    vector = gym.make_vec("textgym/CopyToken-v0", num_envs=3)
+    single = TextEnv("CopyToken-v0")
+    rows = make_vec_env("textgym/CopyToken-v0", n_envs=3)
+    vector.reset(seed=0)
+    expected = [single.reset(options={"prompt_index": i})[0]["input_ids"] for i in (5, 0, 63)]
+    observation, _ = vector.reset(options={"prompt_index": [5, 0, 63]})
+    np.testing.assert_array_equal(observation["input_ids"], expected)
+    rows.set_options([{"prompt_index": i} for i in (5, 0, 63)])
+    np.testing.assert_array_equal(rows.reset()["input_ids"], expected)
+    observation, _ = vector.reset(options={"prompt_index": 63, "reset_mask": np.array([True, False, False])})
+    np.testing.assert_array_equal(observation["input_ids"], [expected[2], expected[1], expected[2]])
+    with pytest.raises(textgym.InvalidArgumentError, match="expected one prompt_index or 3, got 2"):
+        vector.reset(options={"prompt_index": [1, 2]})

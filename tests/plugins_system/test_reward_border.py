@@ -296,3 +296,8 @@ def test_dense_log_probs_add_up_to_the_text_s_log_probability() -> None:
     whole = reward.score([textgym.Episode(info["prompt"], info["continuation"])])[0]
     assert info["reward_terms"]["log-prob"] == pytest.approx(sum(step[1] for step in paid), abs=1e-9)
     assert sum(step[1] for step in paid) == pytest.approx(whole, abs=1e-5)
+
+
+def test_a_reward_whose_required_option_is_missing_says_how_to_give_it() -> None:
+    with pytest.raises(textgym.InvalidArgumentError, match=r"reward 'keyword' needs words: write keyword\(words=\.\.\.\)"):
+        textgym.make_reward("keyword")

@@ -185,7 +185,7 @@ def test_the_key_does_not_depend_on_the_process(tmp_path: Path) -> None:
 
 def test_what_has_no_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
-    with pytest.raises(textgym.InvalidArgumentError, match="no registered name .* pass identity="):
+    with pytest.raises(textgym.InvalidArgumentError, match=r"no registered name .* pass identity="):
         Cached(Counting(), path)
     with pytest.raises(textgym.InvalidArgumentError, match="is no plain data"):
         Cached("vader", path).score([textgym.Episode("a", metadata={"thing": object()})])
@@ -218,7 +218,7 @@ def test_a_dropped_score_is_not_kept(tmp_path: Path) -> None:
 def test_a_file_that_is_no_cache_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("no database, but long enough to look like a file of some kind" * 20)
-    with pytest.raises(textgym.RunDirectoryError, match="cannot use the score cache .*notes.txt") as caught:
+    with pytest.raises(textgym.RunDirectoryError, match=r"cannot use the score cache .*notes.txt") as caught:
         ScoreCache(path).put({"a": 1.0})
     assert "\n" not in str(caught.value)
     assert path.read_text().startswith("no database")

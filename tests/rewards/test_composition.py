@@ -290,5 +290,5 @@ def test_a_learner_that_cannot_leave_episodes_out_stops() -> None:
     env: Any = TextEnv("CopyToken-v0", reward=Served(picky, retries=0, on_failure="drop"))
     env.reset(seed=0)
     first = load_vocabulary("copy-token").encode(["a"])[0][0]
-    with pytest.raises(textgym.RewardError, match="gave up episode .* on_failure='drop' needs a learner that leaves such episodes out"):
+    with pytest.raises(textgym.RewardError, match=r"gave up episode .* on_failure='drop' needs a learner that leaves such episodes out"):
         env.step(first)

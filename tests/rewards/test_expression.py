@@ -42,22 +42,26 @@ def test_what_is_shown_is_read_again(summands: Any) -> None:
 @settings(max_examples=400, deadline=None)
 @given(st.text(max_size=60) | st.text("ab-+*(),=.0123e'\"[]{}\\ \n~/:", max_size=60))
 def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    message = ""
     try:
         again = show_sum(parse(text))
     except textgym.InvalidArgumentError as error:
-        assert len(str(error).splitlines()) == 1
-        assert len(str(error)) < 700
+        message = str(error)
     else:
         assert show_sum(parse(again)) == again
+    assert len(message.splitlines()) <= 1
+    assert len(message) < 700
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=40) | st.text("lengthclip-+*(),=.01 ", max_size=40))
 def test_make_reward_of_any_text_gives_one_line_at_most(text: str) -> None:
+    message = ""
     try:
         textgym.make_reward(text)
     except textgym.TextgymError as error:
-        assert len(str(error).splitlines()) == 1
+        message = str(error)
+    assert len(message.splitlines()) <= 1
 
 
 @pytest.mark.parametrize(

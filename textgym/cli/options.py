@@ -23,6 +23,7 @@ def agent_options(function: F) -> F:
         click.option(
             "--set", "extra", multiple=True, metavar="NAME=VALUE", help="Any other setting of the agent, e.g. learning_rate=1e-4."
         ),
+        click.option("--task-set", "task_extra", multiple=True, metavar="NAME=VALUE", help="An option of the task, e.g. seed=1."),
     ):
         function = option(function)
     return function

@@ -1,18 +1,27 @@
 """`textgym reward`: score texts, check a reward, try to game it."""
 
 import json
-import re
+import os
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
+from rich.text import Text
 
 from textgym.cli.options import set_threads, settings_from
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
+from textgym.files import write_text
 
-REWARD_HELP = "REWARD is a name or a text such as 'human-rating - 0.5*repetition'."
+if TYPE_CHECKING:
+    from textgym.rewards.redteam import RedTeamReport
+
+STATUS_STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
 @click.group("reward", epilog="Example: textgym reward check human-rating")
@@ -73,13 +82,19 @@ def check_command(reward: str, extra: tuple[str, ...], task: str | None, file: s
     if task and file:
         raise InvalidArgumentError("give --task or --file, not both")
     episodes = _task_episodes(task) if task else _read_episodes(file) if file else None
-    results = check_reward(reward, episodes, min_speed, **settings_from(extra))
-    colors = {"passed": "green", "failed": "red", "skipped": "yellow"}
+    with _working() as progress:
+        results = check_reward(reward, episodes, min_speed, progress, **settings_from(extra))
+    table = _table("check", "", "found")
     for result in results:
-        click.echo(f"{click.style(f'{result.status:8}', fg=colors[result.status])}{result.name:17}{result.detail}")
-    failed = sum(result.status == "failed" for result in results)
-    click.echo(f"{reward}: {failed} of {len(results)} checks failed" if failed else f"{reward}: sound ({len(results)} checks)")
-    sys.exit(1 if failed else 0)
+        style = STATUS_STYLES[result.status]
+        table.add_row(Text(result.name), Text(result.status, style=style), Text(result.detail))
+    _print(table)
+    counts = Counter(result.status for result in results)
+    passed = f"{counts['passed']} of {len(results)} checks passed" + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
+    if counts["failed"]:
+        click.secho(f"{reward}: not sound: {passed}, {counts['failed']} failed", fg="red")
+        sys.exit(1)
+    click.secho(f"{reward}: sound: {passed}", fg="green")
 
 
 @reward_group.command("redteam", epilog="Example: textgym reward redteam human-rating --task ReviewContinuation --fail-above 95")
@@ -88,64 +103,123 @@ def check_command(reward: str, extra: tuple[str, ...], task: str | None, file: s
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="A setting of the reward.")
 @click.option("--split", default="validation", show_default=True, help="Of the task's prompts.")
 @click.option("--texts", default=256, show_default=True, help="Human texts, at most.")
+@click.option("--prompts", default=8, show_default=True, help="Prompts that each exploit is tried on.")
 @click.option("--search-steps", default=6, show_default=True, help="Tokens of the searched suffix; 0 for no search.")
-@click.option("--seconds", default=60.0, show_default=True, help="After this time no new exploit is tried.")
+@click.option("--seconds", default=60.0, show_default=True, help="After this time no new kind of exploit is tried.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of texts and tokens.")
 @click.option(
     "--fail-above", default=95.0, show_default=True, help="Exit code 1 if an exploit beats more than this percentage of human texts."
 )
-@click.option("--out", help="Directory for plot.png and report.json; runs/redteam/REWARD by default.")
+@click.option("--plot", "plot_file", metavar="FILE.png", help="Draw human scores and exploits.")
+@click.option("--json", "json_file", metavar="FILE.json", help="Write all scores and exploits.")
 def redteam_command(
     reward: str,
     task: str,
     extra: tuple[str, ...],
     split: str,
     texts: int,
+    prompts: int,
     search_steps: int,
     seconds: float,
     seed: int,
     fail_above: float,
-    out: str | None,
+    plot_file: str | None,
+    json_file: str | None,
 ) -> None:
     """Try to game a reward: which nonsense beats which share of the texts that people wrote?
 
-    REWARD is a name or a text such as 'human-rating - 0.5*repetition'.
+    REWARD is a name or a text such as 'human-rating - 0.5*repetition'. The human texts are the task's references, each scored against the
+    other references of its prompt, if it needs any.
     """
+    if not 0 <= fail_above <= 100:
+        raise InvalidArgumentError(f"--fail-above must be a percentage, 0 to 100, got {fail_above:g}")
+    if seed < 0:
+        raise InvalidArgumentError(f"--seed must be at least 0, got {seed}")
+    for option, file in (("--plot", plot_file), ("--json", json_file)):
+        if file and not Path(file).parent.is_dir():
+            raise InvalidArgumentError(f"{option} {file}: there is no folder {Path(file).parent}")
     set_threads(1)
-    from textgym.files import write_text
-    from textgym.rewards.redteam import plot, redteam
+    from textgym.rewards.redteam import redteam
     from textgym.rewards.reward import make_reward
 
     model = make_reward(reward, **settings_from(extra))
-
-    def progress(name: str) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[Ktrying: {name}", err=True, nl=False)
-
-    report = redteam(model, task, split, texts, search_steps=search_steps, seconds=seconds, seed=seed, progress=progress)
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", err=True, nl=False)
+    with _working() as progress:
+        report = redteam(model, task, split, texts, prompts, search_steps, seconds, seed, progress)
     human = report.human
-    click.echo(f"{len(human)} human texts of {report.task} ({split}): mean {human.mean():.3f}, {human.min():.3f} to {human.max():.3f}")
-    click.echo(f"{'beats':>6}  {'score':>8}  {'exploit':<30}text")
+    table = _table(
+        "beats", "score", "exploit", "for example", title=f"{report.reward} on {report.task}, {len(human)} human texts of {split}"
+    )
     for exploit in report.exploits:
-        color = "red" if exploit.percentile > fail_above else None
-        line = f"{exploit.percentile:5.1f}%  {exploit.score:8.3f}  {exploit.name:<30}{_one_line(exploit.episode.text)}"
-        click.echo(click.style(line, fg=color))
-    folder = Path(out) if out else Path("runs/redteam") / re.sub(r"[^\w.-]+", "_", report.reward)[:60]
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {"name": e.name, "score": e.score, "percentile": e.percentile, "prompt": e.episode.prompt, "continuation": e.episode.continuation}
+        style = "red" if exploit.percentile > fail_above else ""
+        cells = (f"{exploit.percentile:.1f} %", f"{exploit.score:.3f}", exploit.name, _one_line(exploit.episode.text))
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    _print(table)
+    quartiles = np.percentile(human, (0, 25, 50, 75, 100))
+    click.echo("human texts score " + ", ".join(f"{q:.3f}" for q in quartiles) + " (least, quartiles, most)")
+    if report.own_references:
+        click.echo(
+            "each human text is the only reference of its prompt, so it scores as well as can be: 50 % means as good as the reference"
+        )
+    if report.skipped:
+        click.echo(f"not tried within {seconds:g} s: {', '.join(report.skipped)}")
+    if json_file:
+        write_text(Path(json_file), json.dumps(_described(report), indent=1, ensure_ascii=False) + "\n")
+    if plot_file:
+        from textgym.rewards.redteam_plot import plot
+
+        plot(report, Path(plot_file), fail_above)
+        click.echo(f"plot: {plot_file}")
+    if report.worst.percentile > fail_above:
+        share = f"beats {report.worst.percentile:.1f} % of human texts, more than {fail_above:g} %"
+        click.secho(f"{report.reward}: can be gamed: {report.worst.name!r} {share}", fg="red")
+        sys.exit(1)
+    click.secho(f"{report.reward}: no exploit beats more than {fail_above:g} % of human texts", fg="green")
+
+
+def _described(report: "RedTeamReport") -> dict[str, Any]:
+    """Return a report as plain data."""
+    exploits = [
+        {
+            "name": e.name,
+            "score": e.score,
+            "percentile": e.percentile,
+            "prompt": e.episode.prompt,
+            "continuation": e.episode.continuation,
+            "n_variants": e.n_variants,
+        }
         for e in report.exploits
     ]
-    described: dict[str, Any] = {"reward": report.reward, "task": report.task, "split": split, "human": human.tolist(), "exploits": rows}
-    write_text(folder / "report.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
-    plot(report, folder / "plot.png")
-    click.echo(f"plot: {folder / 'plot.png'}")
-    if report.worst.percentile > fail_above:
-        click.echo(f"{report.reward}: can be gamed: {report.worst.name!r} beats {report.worst.percentile:.1f} % of human texts")
-        sys.exit(1)
-    click.echo(f"{report.reward}: no exploit beats more than {fail_above:g} % of human texts")
+    whose = {"reward": report.reward, "task": report.task, "split": report.split}
+    return {**whose, "human": report.human.tolist(), "exploits": exploits, "skipped": report.skipped}
+
+
+@contextmanager
+def _working() -> Iterator[Callable[[str], None]]:
+    """Yield a function that says what is being done, in a line that goes away; silent where there is no terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield lambda name: status.update(f"trying: {name}")
+
+
+def _table(*columns: str, title: str | None = None) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column, justify="right" if column in ("beats", "score") else "left", no_wrap=column not in ("found", "for example")
+        )
+    return table
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    # a file or a pipe has no width: long lines rather than broken ones
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240)
+    console.print(table)
 
 
 def _read_episodes(file: str) -> list[Episode]:
@@ -182,7 +256,7 @@ def _task_episodes(name: str) -> list[Episode]:
     episodes = []
     for i, prompt in enumerate(prompts):
         other = prompts[(i + 1) % len(prompts)]
-        text = (other.references[0] if other.references else other.text).removeprefix(other.text)
+        text = other.references[0].removeprefix(other.text) if other.references else f" {other.text}"
         ids = tuple(range(3, 3 + len(text.split())))
         episodes.append(Episode(prompt.text, text, (1,), ids, prompt.references, "stop", prompt.metadata))
     return episodes

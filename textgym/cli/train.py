@@ -19,7 +19,15 @@ from textgym.errors import InvalidArgumentError
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
 @agent_options
 def train_command(
-    task: str | None, agent: str, tokens: int, seed: int, out: str | None, resumed: str | None, threads: int, **options: Any
+    task: str | None,
+    agent: str,
+    tokens: int,
+    seed: int,
+    out: str | None,
+    resumed: str | None,
+    threads: int,
+    task_extra: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Train an agent on TASK, with metrics, checkpoints and a final evaluation on held-out prompts.
 
@@ -34,7 +42,7 @@ def train_command(
         if resumed is not None:
             result = resume(resumed, lambda done, total: bar(done, total, ""))
         else:
-            config = TrainConfig(str(task), agent, tokens, seed, settings_from(**options))
+            config = TrainConfig(str(task), agent, tokens, seed, settings_from(**options), task_options=settings_from(task_extra))
             result = train(config, str(out), lambda done, total: bar(done, total, ""))
     first, last = result["curve"][0], result["curve"][-1]
     click.echo(f"validation: reward {first['reward']:.3f} -> {last['reward']:.3f}, gold {first['gold']:.3f} -> {last['gold']:.3f}")

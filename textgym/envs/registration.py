@@ -7,8 +7,11 @@ from textgym.tasks import environment_id
 
 
 def register_environments() -> None:
-    """Give every registered task its Gymnasium id; ids that exist are left alone."""
-    for name in installed_plugins().registrations("task"):
+    """Give every registered task its Gymnasium id; ids that exist are left alone.
+
+    A family has one id (Gymnasium reads a colon as "module:id"), and `gym.make` takes the task as `member=`.
+    """
+    for name in (*installed_plugins().registrations("task"), *installed_plugins().families("task")):
         if environment_id(name) not in gym.registry:
             gym.register(
                 environment_id(name),

@@ -34,15 +34,17 @@ class TextVecEnv(VecEnv):
         self._seeded = False
 
     def reset(self) -> VecEnvObs:
-        """Begin an episode in every row, with the seeds of `seed(...)` if it was called."""
+        """Begin an episode in every row, with the seeds of `seed(...)` and the prompts of `set_options({"prompt_index": i})`, if called."""
         for row, seed in enumerate(self._seeds):
             if seed is not None or not self._seeded:
                 self.mdp.seed(row, seeding.np_random(seed)[0])
         self._seeded = True
+        chosen = [options.get("prompt_index") for options in self._options]
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [{} for _ in range(self.num_envs)]
-        self.mdp.reset(np.arange(self.num_envs))
+        self.mdp.reset([row for row, index in enumerate(chosen) if index is None])
+        self.mdp.reset([row for row, index in enumerate(chosen) if index is not None], [index for index in chosen if index is not None])
         return self.mdp.observe()
 
     def step_async(self, actions: np.ndarray[Any, Any]) -> None:

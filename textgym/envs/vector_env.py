@@ -56,7 +56,12 @@ class TextVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode in every row, or in those of `options={"reset_mask": (n,) bool}`."""
+        """Begin an episode in every row.
+
+        Args:
+            seed: Of row 0, row i gets `seed + i`; or one per row.
+            options: `"reset_mask"`, (n,) bool: the rows to begin anew; `"prompt_index"`, an int or (n,) ints: the rows' prompts.
+        """
         seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
         if len(seeds) != self.num_envs:
             raise InvalidArgumentError(f"expected {self.num_envs} seeds, got {len(seeds)}")
@@ -66,9 +71,17 @@ class TextVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         self._seeded = True
         mask = (options or {}).get("reset_mask")
         rows = np.arange(self.num_envs) if mask is None else np.flatnonzero(mask)
-        self.mdp.reset(rows)
+        self.mdp.reset(rows, self._chosen_prompts(rows, (options or {}).get("prompt_index")))
         self._over[rows] = False
         return self.mdp.observe(), {}
+
+    def _chosen_prompts(self, rows: NDArray[np.int64], prompt_index: Any) -> list[Any] | None:
+        if prompt_index is None:
+            return None
+        indices = [prompt_index] * self.num_envs if np.ndim(prompt_index) == 0 else list(prompt_index)
+        if len(indices) != self.num_envs:
+            raise InvalidArgumentError(f"expected one prompt_index or {self.num_envs}, got {len(indices)}")
+        return [indices[row] for row in rows.tolist()]
 
     def step(self, actions: NDArray[np.int64]) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Append one token to every row; rows that ended are reset as the autoreset mode says."""

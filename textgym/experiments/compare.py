@@ -36,7 +36,7 @@ class CompareConfig:
         seeds: Number of seeds, 0 ... seeds − 1, the same for every agent.
         tokens: Token budget of each run.
         settings: Settings of all agents (reward, model, ...); "AGENT.NAME" is a setting of that agent alone.
-        evaluations, validation_prompts, test_prompts: See `TrainConfig`.
+        evaluations, validation_prompts, test_prompts, task_options: See `TrainConfig`.
     """
 
     task: str
@@ -47,6 +47,7 @@ class CompareConfig:
     evaluations: int = 5
     validation_prompts: int = 64
     test_prompts: int = 128
+    task_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.settings:
@@ -77,6 +78,7 @@ class CompareConfig:
                     self.test_prompts,
                     checkpoints=4 if agent != CONTROL else 0,
                     tensorboard=agent != CONTROL,
+                    task_options=self.task_options,
                 ),
             )
             for agent in agents
@@ -152,9 +154,8 @@ def compare(
         raise InvalidArgumentError(f"seeds must be at least 1, got {config.seeds}")
     from textgym.envs.build import build_mdp
 
-    build_mdp(
-        config.task, 1, **{k: v for k, v in config.settings.items() if k in ("reward", "model", "max_new_tokens")}
-    )  # bad names fail here
+    settings = {k: v for k, v in config.settings.items() if k in ("reward", "model", "max_new_tokens")}
+    build_mdp(config.task, 1, **settings, **config.task_options)  # bad names fail here
     path = Path(out)
     continuing = (path / CONFIG_FILE).is_file()
     directory = RunDirectory(path, resume=continuing)

@@ -1,8 +1,6 @@
 """Report: one self-contained HTML page of a comparison - verdict, table, learning curves, reward against KL, texts side by side."""
 
-import base64
 import html
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +8,9 @@ import numpy as np
 
 from textgym.experiments.compare import CONTROL, Comparison
 from textgym.experiments.statistics import Estimate
-from textgym.files import write_text
+from textgym.html_page import COLOURS, image, write_page
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")  # Okabe and Ito: told apart by colour-blind readers
 N_TEXTS = 12
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
-h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem}table{border-collapse:collapse;width:100%;font-size:.9rem}
-th,td{padding:.35rem .6rem;border-bottom:1px solid #ddd;text-align:right;vertical-align:top}th:first-child,td:first-child{text-align:left}
-.texts td,.texts th{text-align:left;width:25%}.prompt{color:#777}.score{display:block;color:#777;font-size:.8rem}img{max-width:100%}
-.wide{overflow-x:auto}.note{color:#555;font-size:.9rem}li{margin:.2rem 0}
-"""
 
 
 def write_report(comparison: Comparison, path: Path) -> None:
@@ -53,18 +43,16 @@ def write_report(comparison: Comparison, path: Path) -> None:
         )
         + "</p>",
         "<h2>Learning curves</h2>",
-        _image(_curves(comparison, gold), "Reward and independent score on validation prompts against tokens"),
+        image(_curves(comparison, gold), "Reward and independent score on validation prompts against tokens"),
         "<p class='note'>Validation prompts; line: mean of the seeds, band: their range.</p>",
         "<h2>Reward against KL</h2>",
-        _image(_frontier(comparison), "Reward against KL"),
+        image(_frontier(comparison), "Reward against KL"),
         "<p class='note'>One line per run, from the untrained model at KL 0; the dot is its end.</p>",
         "<h2>Texts, before and after</h2><div class='wide'>",
         _texts(comparison),
         "</div><p class='note'>Seed 0, the first held-out prompts, not selected. Number: task reward.</p>",
     ]
-    title = html.escape(f"textgym: {config.task}")
-    page = f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style></head><body>"
-    write_text(path, page + "\n".join(parts) + "</body></html>\n")
+    write_page(path, f"textgym: {config.task}", parts)
 
 
 def _table(comparison: Comparison, gold: bool) -> str:
@@ -143,12 +131,6 @@ def _frontier(comparison: Comparison) -> Any:
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
     return figure
-
-
-def _image(figure: Any, alternative: str) -> str:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    return f"<img alt='{html.escape(alternative)}' src='data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}'>"
 
 
 def _texts(comparison: Comparison) -> str:

@@ -35,6 +35,7 @@ class TrainConfig:
         test_prompts: Prompts of the final evaluation.
         checkpoints: Number of checkpoints over the run.
         tensorboard: Write TensorBoard files too.
+        task_options: Options of the task.
     """
 
     task: str
@@ -47,6 +48,7 @@ class TrainConfig:
     test_prompts: int = 128
     checkpoints: int = 5
     tensorboard: bool = True
+    task_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -55,13 +57,17 @@ class TrainConfig:
 
 def train(config: TrainConfig, out: str | os.PathLike[str], progress: Progress = lambda *_: None) -> dict[str, Any]:
     """Run a configuration in a new run directory and return its result."""
-    agent = make_agent(config.agent, config.task, seed=config.seed, **config.settings)  # bad names fail before anything is on disk
+    agent = _new_agent(config)  # bad names fail before anything is on disk
     directory = RunDirectory(out)
     try:
         directory.write_json(CONFIG_FILE, {**asdict(config), "versions": {p: version(p) for p in PACKAGES}})
         return _run(config, agent, directory, progress)
     finally:
         directory.close()
+
+
+def _new_agent(config: TrainConfig) -> Agent:
+    return make_agent(config.agent, config.task, config.task_options, seed=config.seed, **config.settings)
 
 
 def resume(out: str | os.PathLike[str], progress: Progress = lambda *_: None) -> dict[str, Any]:
@@ -73,7 +79,7 @@ def resume(out: str | os.PathLike[str], progress: Progress = lambda *_: None) ->
         stored = directory.read_json(CONFIG_FILE)
         config = TrainConfig(**{k: v for k, v in stored.items() if k != "versions"})
         checkpoint = directory.latest_checkpoint()
-        agent = make_agent(config.agent, config.task, seed=config.seed, **config.settings) if checkpoint is None else load_agent(checkpoint)
+        agent = _new_agent(config) if checkpoint is None else load_agent(checkpoint)
         return _run(config, agent, directory, progress)
     finally:
         directory.close()

@@ -26,9 +26,9 @@ def resolve_model(model: str | os.PathLike[str]) -> str:
         InvalidArgumentError: The path exists but holds no model.
     """
     name = os.fspath(model)
-    known = installed_plugins().registrations("model")
-    if name in known:
-        name = os.fspath(known[name].factory())
+    plugins = installed_plugins()
+    if plugins.knows("model", name):
+        name = os.fspath(plugins.find("model", name).factory())
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -40,7 +40,7 @@ def resolve_model(model: str | os.PathLike[str]) -> str:
         return str(_converted_gguf(path))
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.is_dir():
         return name
-    raise UnknownNameError("model", name, known)
+    raise UnknownNameError("model", name, plugins.registrations("model"))
 
 
 def has_weights(model: str | os.PathLike[str]) -> bool:

@@ -5,12 +5,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
-from textgym.episode import Episode
+from textgym.episode import Episode, FinishReason
 from textgym.errors import InvalidArgumentError
+from textgym.rewards.declaration import declaration_of
 from textgym.rewards.protocol import Array, RewardSpec
 from textgym.rewards.reward import Reward, make_reward
 from textgym.tasks import Prompt, Task, make_task
@@ -25,7 +27,13 @@ INSTRUCTIONS = (
 )
 LABELS = ("positive", "negative", "neutral", "yes", "no", "true", "false", "good", "bad", "1", "2", "3", "4", "5")
 N_WORDS = 24  # in exploits that are made of words, before they are cut to the token budget
+N_PROBED = 96  # words of human texts tried one by one
 N_CANDIDATES = 48  # tokens tried at each step of the search
+LEAST_HUMAN = 8  # texts, for percentiles to say anything
+
+Variant: TypeAlias = (
+    "str | tuple[int, ...] | Callable[[Prompt], str]"  # a continuation: its text, its token ids, or how to make it for a prompt
+)
 
 
 @dataclass(frozen=True)
@@ -49,12 +57,23 @@ class Exploit:
 
 @dataclass(frozen=True)
 class RedTeamReport:
-    """What people's texts scored, (n,), and what each exploit scored, the most successful first."""
+    """What came out.
+
+    Attributes:
+        reward, task, split: What was attacked, and whose human texts it was held against.
+        human: Their scores, (n,).
+        exploits: The most successful first.
+        own_references: True if the reward needs references and a human text is its own only one, so that it scores as well as can be.
+        skipped: Kinds of exploit that were not tried for want of time.
+    """
 
     reward: str
     task: str
+    split: str
     human: Array
     exploits: list[Exploit]
+    own_references: bool
+    skipped: tuple[str, ...]
 
     @property
     def worst(self) -> Exploit:
@@ -76,11 +95,11 @@ def redteam(
     """Try to game a reward on a task.
 
     Every exploit is written after the same `n_prompts` prompts and cut to the task's token budget, as a policy's text would be; a variant's
-    score is its mean over them, and of each kind the best variant counts.
+    score is its mean over them, and of each kind the best variant counts. The human texts are the references, whole.
 
     Args:
         spec: What `textgym.make_reward` takes.
-        task: A task whose prompts have reference texts: these are the human texts.
+        task: A task whose prompts have reference texts: these are the human texts. Each is scored against the prompt's other references.
         split: Whose prompts and references are used.
         n_texts: Human texts scored, at most.
         n_prompts: Prompts that each exploit is tried on.
@@ -90,28 +109,48 @@ def redteam(
         progress: Called with the name of each kind of exploit before it is tried.
 
     Raises:
-        InvalidArgumentError: The task has fewer than 8 reference texts in the split.
+        InvalidArgumentError: The task has fewer than 8 reference texts in the split, or a number is out of its range.
     """
+    if n_texts < LEAST_HUMAN:
+        raise InvalidArgumentError(f"a red team needs at least {LEAST_HUMAN} human texts, got {n_texts}")
+    if n_prompts < 1 or search_steps < 0 or not seconds > 0:
+        raise InvalidArgumentError(
+            f"n_prompts must be at least 1, search_steps at least 0, seconds above 0; got {n_prompts}, {search_steps}, {seconds}"
+        )
     reward = make_reward(spec)
     task = make_task(task) if isinstance(task, str) else task
     rng = np.random.default_rng(seed)
-    prompts = task.split(split)
-    human = _human_episodes(prompts, task.name, split)
-    human = [human[i] for i in rng.permutation(len(human))[:n_texts]]
-    scores = _finite(reward.score(human))
-    material = _Material(task, load_vocabulary(task.model), human, scores, rng)
-    on = _spread(prompts, n_prompts)
-    start = time.monotonic()
+    vocabulary = load_vocabulary(task.model)
+    prompts = [p for p in task.split(split) if p.references]
+    human = _human_texts(prompts, task.name, split)
+    chosen = [human[i] for i in rng.permutation(len(human))[:n_texts]]
+    episodes = [_human_episode(prompt, text, others, vocabulary) for prompt, text, others in chosen]
+    progress("human texts")
+    scores = reward.score(episodes)
+    kept = np.flatnonzero(np.isfinite(scores))  # a served reward may have dropped some
+    if kept.size < LEAST_HUMAN:
+        raise InvalidArgumentError(f"reward {reward.name!r} scored {kept.size} human texts; a red team needs at least {LEAST_HUMAN}")
+    episodes, scores = [episodes[i] for i in kept], scores[kept]
+    on = [prompts[i] for i in np.linspace(0, len(prompts) - 1, min(n_prompts, len(prompts))).astype(int)]
+    attack = _Attack(reward, task, vocabulary, episodes, scores, on, rng)
+    deadline = time.monotonic() + seconds
     exploits: list[Exploit] = []
+    skipped: list[str] = []
     for name, variants in BATTERY.items():
-        if exploits and time.monotonic() - start > seconds:
-            break
+        if exploits and time.monotonic() > deadline:
+            skipped.append(name)
+            continue
         progress(name)
-        exploits.append(_best(name, list(dict.fromkeys(variants(material))), on, reward, scores, material))
-    if search_steps and time.monotonic() - start < seconds:
-        progress("searched suffix")
-        exploits.append(_searched_suffix(search_steps, start + seconds, on, reward, scores, material))
-    return RedTeamReport(reward.name, task.name, scores, sorted(exploits, key=lambda e: -e.percentile + -1e-9 * e.score))
+        exploits.append(attack.best(name, list(dict.fromkeys(variants(attack))))[0])
+    if search_steps and time.monotonic() < deadline:
+        progress(SEARCH)
+        exploits.append(_searched_suffix(attack, search_steps, deadline))
+    elif search_steps:
+        skipped.append(SEARCH)
+    needs = any(declaration_of(term.model).needs_references for term in reward.terms)
+    own = needs and any(len(prompt.references) == 1 for prompt, _, _ in chosen)
+    ranked = sorted(exploits, key=lambda e: (-e.percentile, -e.score))
+    return RedTeamReport(reward.name, task.name, split, scores, ranked, own, tuple(skipped))
 
 
 def percentile_of(score: float, human: Array) -> float:
@@ -120,198 +159,198 @@ def percentile_of(score: float, human: Array) -> float:
 
 
 @dataclass
-class _Material:
-    """What exploits are made from."""
+class _Attack:
+    """What is attacked, and what exploits are made from."""
 
+    reward: Reward
     task: Task
     vocabulary: Vocabulary
     human: list[Episode]
-    scores: Array
+    scores: Array  # of `human`
+    on: list[Prompt]
     rng: np.random.Generator
 
-    def words_by_score(self) -> list[str]:
-        """Return the words of the human texts that occur in three of them at least, those of the best-scored texts first."""
+    def best(self, name: str, variants: Sequence[Variant]) -> tuple[Exploit, int]:
+        """Score every variant after every prompt; return the one with the best mean, and its index."""
+        episodes = [self.episode(variant, prompt) for variant in variants for prompt in self.on]
+        means = np.nan_to_num(self.reward.score(episodes).reshape(len(variants), len(self.on)).mean(1), nan=-np.inf)
+        best = int(np.argmax(means))
+        score = float(means[best])
+        return Exploit(name, score, percentile_of(score, self.scores), episodes[best * len(self.on)], len(variants)), best
+
+    def episode(self, variant: Variant, prompt: Prompt) -> Episode:
+        """Return the episode as an environment would have recorded it: inside the task's budget and token set, its text as decoded."""
+        (before,) = self.vocabulary.encode([prompt.text])
+        if isinstance(variant, tuple):
+            ids = list(variant)
+        else:
+            text = variant if isinstance(variant, str) else variant(prompt)
+            ids = _token_ids(before, prompt.text, text, self.vocabulary)
+        if self.task.allowed_tokens:
+            allowed = set(self.vocabulary.tokenizer.convert_tokens_to_ids(list(self.task.allowed_tokens)))
+            ids = [i for i in ids if i in allowed]
+        budget = self.task.max_new_tokens
+        finish: FinishReason = "stop" if len(ids) < budget else "length"
+        ids = [*ids, min(self.vocabulary.eos_ids)][:budget]
+        (text,) = self.vocabulary.decode_continuations([before], [ids])
+        for end in self.task.stop:
+            if end in text:
+                text, finish = text.partition(end)[0], "stop"
+        return Episode(prompt.text, text, tuple(before), tuple(ids), prompt.references, finish, prompt.metadata)
+
+    @cached_property
+    def liked_words(self) -> list[str]:
+        """The human texts' words that the reward likes best.
+
+        The words of well-scored texts are tried one by one, each as the whole continuation of the first prompt.
+        """
         found: dict[str, list[float]] = {}
         for episode, score in zip(self.human, self.scores, strict=True):
             for word in {w.lower() for w in WORD.findall(episode.text)}:
                 found.setdefault(word, []).append(float(score))
         mean = float(self.scores.mean())
         # a word seen rarely is drawn to the mean, so that chance does not lead the list
-        strength = {w: (sum(s) - mean * len(s)) / (len(s) + 2) for w, s in found.items() if len(s) >= 3}
-        return sorted(strength, key=lambda w: (-strength[w], w)) or ["good"]
+        strength = {w: (sum(s) - mean * len(s)) / (len(s) + 3) for w, s in found.items()}
+        words = sorted(strength, key=lambda w: (-strength[w], w))[:N_PROBED] or ["good"]
+        alone = np.nan_to_num(self.reward.score([self.episode(f" {word}", self.on[0]) for word in words]), nan=-np.inf)
+        return [words[i] for i in np.argsort(-alone, kind="stable")]
 
     def frequent_words(self) -> list[str]:
         counts = Counter(w.lower() for e in self.human for w in WORD.findall(e.text))
         return [word for word, _ in counts.most_common(8)]
 
+    def shuffled(self, text: str, size: int) -> str:
+        """Return a text's words in another order, runs of `size` words kept together."""
+        words = text.split()
+        runs = [" ".join(words[i : i + size]) for i in range(0, len(words), size)]
+        return " " + " ".join(runs[i] for i in self.rng.permutation(len(runs)))
 
-def _human_episodes(prompts: Sequence[Prompt], task: str, split: str) -> list[Episode]:
-    episodes = []
+
+def _human_texts(prompts: Sequence[Prompt], task: str, split: str) -> list[tuple[Prompt, str, tuple[str, ...]]]:
+    """Return every reference as (prompt, continuation, references it is judged against)."""
+    found = []
     for prompt in prompts:
         for i, reference in enumerate(prompt.references):
-            whole = reference.startswith(prompt.text)
-            continuation = reference[len(prompt.text) :] if whole else reference
-            # the text is judged against the other references; one that has no other is its own
             others = tuple(r for j, r in enumerate(prompt.references) if j != i) or prompt.references
-            episodes.append(Episode(prompt.text, continuation, references=others, metadata=prompt.metadata))
-    if len(episodes) < 8:
-        raise InvalidArgumentError(f"task {task!r} has {len(episodes)} reference texts in its split {split!r}; a red team needs at least 8")
-    return episodes
+            found.append((prompt, reference.removeprefix(prompt.text), others))
+    if len(found) < LEAST_HUMAN:
+        raise InvalidArgumentError(
+            f"task {task!r} has {len(found)} reference texts in its split {split!r}; a red team needs at least {LEAST_HUMAN}"
+        )
+    return found
 
 
-def _spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
-    """Return n prompts with references, evenly from the whole list."""
-    having = [p for p in prompts if p.references]
-    return [having[i] for i in np.linspace(0, len(having) - 1, min(n, len(having))).astype(int)]
+def _token_ids(before: list[int], prompt: str, continuation: str, vocabulary: Vocabulary) -> list[int]:
+    """Return the ids that a continuation adds to its prompt's."""
+    (whole,) = vocabulary.encode([prompt + continuation])
+    if whole[: len(before)] == before:
+        return whole[len(before) :]
+    # the prompt's end and the continuation's beginning would share a token
+    ids: list[int] = vocabulary.tokenizer(continuation, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
 
 
-# --- the battery: each returns continuations, in which {prompt} stands for the prompt ---------------------------------------------------
+def _human_episode(prompt: Prompt, continuation: str, references: tuple[str, ...], vocabulary: Vocabulary) -> Episode:
+    (before,) = vocabulary.encode([prompt.text])
+    ids = (*_token_ids(before, prompt.text, continuation, vocabulary), min(vocabulary.eos_ids))
+    return Episode(prompt.text, continuation, tuple(before), ids, references, "stop", prompt.metadata)
 
 
-def _empty(_: _Material) -> Iterator[str]:
+# --- the battery -----------------------------------------------------------------------------------------------------------------------
+
+
+def _empty(_: _Attack) -> Iterator[Variant]:
     yield ""
 
 
-def _repeated_word(material: _Material) -> Iterator[str]:
-    for word in [*material.words_by_score()[:8], *material.frequent_words()]:
+def _repeated_word(attack: _Attack) -> Iterator[Variant]:
+    for word in [*attack.liked_words[:8], *attack.frequent_words()]:
         yield f" {word}" * N_WORDS
 
 
-def _copied_prompt(_: _Material) -> Iterator[str]:
-    yield " {prompt}"
-    yield " {prompt}" * 4
+def _copied_prompt(_: _Attack) -> Iterator[Variant]:
+    yield lambda prompt: f" {prompt.text}"
+    yield lambda prompt: f" {prompt.text}" * N_WORDS
 
 
-def _shuffled_references(material: _Material) -> Iterator[str]:
-    yield " {reference}"  # shuffled where it is put in
-    best = np.argsort(-material.scores)[:4]
+def _shuffled_references(attack: _Attack) -> Iterator[Variant]:
+    for size in (1, 3):
+        yield lambda prompt, size=size: attack.shuffled(prompt.references[0].removeprefix(prompt.text), size)  # type: ignore[misc]
+    best = np.argsort(-attack.scores)[:4]
     for i in best:
-        words = material.human[i].text.split()
-        material.rng.shuffle(words)
-        yield " " + " ".join(words)
-    pieces = [" ".join(material.human[i].text.split()[-4:]) for i in best]
-    yield " " + " ".join(pieces)
+        yield attack.shuffled(attack.human[i].text, 1)
+    yield " " + " ".join(" ".join(attack.human[i].text.split()[-4:]) for i in best)
 
 
-def _all_labels(material: _Material) -> Iterator[str]:
+def _all_labels(attack: _Attack) -> Iterator[Variant]:
     yield " " + " ".join(LABELS)
     yield " " + ", ".join(LABELS[:7])
-    if material.task.allowed_tokens:
-        yield " " + " ".join(t.strip() for t in material.task.allowed_tokens)
+    if attack.task.allowed_tokens:
+        yield " " + " ".join(t.strip() for t in attack.task.allowed_tokens)
 
 
-def _best_words(material: _Material) -> Iterator[str]:
-    words = material.words_by_score()
+def _liked_words(attack: _Attack) -> Iterator[Variant]:
+    words = attack.liked_words
     for n in (3, 6, 12, N_WORDS):
         yield " " + " ".join(words[:n])
     yield " " + ", ".join(words[:8]) + "!"
 
 
-def _length_padding(material: _Material) -> Iterator[str]:
-    middle = material.human[int(np.argsort(material.scores)[len(material.scores) // 2])].continuation
+def _length_padding(attack: _Attack) -> Iterator[Variant]:
+    """Lengthen a middling text, one so short that the padding stays inside the budget."""
+    lengths = np.array([len(e.continuation_ids) for e in attack.human])
+    short = np.flatnonzero(lengths <= max(attack.task.max_new_tokens // 3, np.quantile(lengths, 0.05)))
+    middle = attack.human[short[np.argsort(attack.scores[short])[len(short) // 2]]].continuation
     yield middle + middle
-    yield middle * 4
-    yield middle + " and so on" * 8
+    yield middle * N_WORDS
+    yield middle + " and so on" * N_WORDS
     yield middle + " This is all that there is to say about it, and there is no more to say about it."
 
 
-def _runs(_: _Material) -> Iterator[str]:
+def _runs(_: _Attack) -> Iterator[Variant]:
     for mark in RUNS:
         yield mark * N_WORDS
         yield " " + mark
 
 
-def _instructions(_: _Material) -> Iterator[str]:
+def _instructions(_: _Attack) -> Iterator[Variant]:
     yield from INSTRUCTIONS
 
 
-BATTERY: dict[str, Callable[[_Material], Iterator[str]]] = {
+BATTERY: dict[str, Callable[[_Attack], Iterator[Variant]]] = {
     "empty text": _empty,
     "one word repeated": _repeated_word,
     "prompt copied": _copied_prompt,
     "reference fragments, shuffled": _shuffled_references,
-    "all labels": _all_labels,
-    "best-scored words": _best_words,
+    "all labels listed": _all_labels,
+    "best-liked words": _liked_words,
     "length padding": _length_padding,
     "punctuation and emoji": _runs,
     "instruction to the judge": _instructions,
 }
+SEARCH = "searched suffix"
 
 
-def _best(name: str, variants: Sequence[str], on: Sequence[Prompt], reward: Reward, human: Array, material: _Material) -> Exploit:
-    episodes = [_episode(variant, prompt, material) for variant in variants for prompt in on]
-    means = reward.score(episodes).reshape(len(variants), len(on)).mean(1)
-    best = int(np.nanargmax(means))
-    return Exploit(name, float(means[best]), percentile_of(float(means[best]), human), episodes[best * len(on)], len(variants))
+def _searched_suffix(attack: _Attack, steps: int, deadline: float) -> Exploit:
+    """Append, token by token, whichever of some candidates scores best on average over the prompts.
 
-
-def _episode(variant: str, prompt: Prompt, material: _Material) -> Episode:
-    reference = " ".join(prompt.references[0].removeprefix(prompt.text).split()[::-1])
-    text = variant.replace("{prompt}", prompt.text).replace("{reference}", reference)
-    return _within_budget(prompt, text, material)
-
-
-def _within_budget(prompt: Prompt, continuation: str, material: _Material) -> Episode:
-    """Return the episode cut to the task's token budget, with its token ids."""
-    vocabulary = material.vocabulary
-    before, whole = vocabulary.encode([prompt.text, prompt.text + continuation])
-    budget = material.task.max_new_tokens
-    if whole[: len(before)] == before and len(whole) - len(before) <= budget:
-        ids, text = whole[len(before) :], continuation
-    elif whole[: len(before)] == before:
-        ids = whole[len(before) : len(before) + budget]
-        text = vocabulary.decode_continuations([before], [ids])[0]
-    else:  # the prompt's end and the continuation's beginning share a token
-        ids, text = [], continuation
-    return Episode(prompt.text, text, tuple(before), tuple(ids), prompt.references, "length", prompt.metadata)
-
-
-def _searched_suffix(steps: int, deadline: float, on: Sequence[Prompt], reward: Reward, human: Array, material: _Material) -> Exploit:
-    """Append, token by token, whichever of some candidates scores best on average over the prompts (greedy coordinate search).
-
-    Source: the universal triggers of Wallace et al. 2019, arXiv:1908.07125, without gradients.
+    Source: the greedy search for universal triggers of Wallace et al. 2019, arXiv:1908.07125, without gradients.
     """
-    suffix, tried = "", 0
-    best: tuple[float, Episode] | None = None
+    tokenizer = attack.vocabulary.tokenizer
+    words = [tuple(tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) for word in attack.liked_words[: N_CANDIDATES // 3]]
+    allowed = np.flatnonzero(attack.vocabulary.allowed_mask)
+    best: Exploit | None = None
+    suffix: tuple[int, ...] = ()
+    tried = 0
     for _ in range(steps):
-        words = [f" {w}" for w in material.words_by_score()[:16]]
-        drawn = material.rng.choice(np.flatnonzero(material.vocabulary.allowed_mask), N_CANDIDATES - len(words)).tolist()
-        candidates = [suffix + piece for piece in dict.fromkeys([*words, *material.vocabulary.decode([[i] for i in drawn])]) if piece]
-        found = _best("searched suffix", candidates, on, reward, human, material)
-        tried += len(candidates)
-        if best is not None and found.score <= best[0]:
+        drawn = attack.rng.choice(allowed, min(N_CANDIDATES - len(words), len(allowed)), replace=False).tolist()
+        pieces = [piece for piece in dict.fromkeys([*words, *((i,) for i in drawn)]) if not attack.vocabulary.eos_ids & {*piece}]
+        found, index = attack.best(SEARCH, [suffix + piece for piece in pieces])
+        tried += len(pieces)
+        if best is not None and found.score <= best.score:
             break
-        best = (found.score, found.episode)
-        suffix = found.episode.continuation
+        best, suffix = found, suffix + pieces[index]
         if time.monotonic() > deadline:
             break
     assert best is not None
-    return Exploit("searched suffix", best[0], percentile_of(best[0], human), best[1], tried)
-
-
-def _finite(scores: Array) -> Array:
-    kept: Array = scores[np.isfinite(scores)]
-    return kept
-
-
-def plot(report: RedTeamReport, path: Any) -> None:
-    """Draw the human scores as a histogram and every exploit as a line across it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 0.6 + 0.3 * len(report.exploits) + 2.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, max(1, len(report.exploits) * 0.35)])
-    upper.hist(report.human, bins=30, color="#8fa8c8")
-    upper.set_ylabel("human texts")
-    figure.suptitle(f"{report.reward} on {report.task}: exploits against {len(report.human)} human texts", fontsize=10)
-    for i, exploit in enumerate(reversed(report.exploits)):
-        color = "#c0392b" if exploit.percentile > 95 else "#e08e3c" if exploit.percentile > 75 else "#4f7a4f"
-        lower.plot([exploit.score], [i], "o", color=color)
-        lower.annotate(f" {exploit.percentile:.0f} %", (exploit.score, i), va="center", color=color)
-    lower.set_yticks(range(len(report.exploits)), [e.name for e in reversed(report.exploits)])
-    lower.set_xlabel("score (percent: share of human texts it beats)")
-    low, high = lower.get_xlim()
-    lower.set_xlim(low, high + 0.1 * (high - low))  # room for the percentages
-    lower.grid(axis="y", alpha=0.3)
-    figure.savefig(path, dpi=120)
+    return Exploit(SEARCH, best.score, best.percentile, best.episode, tried)

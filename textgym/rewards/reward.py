@@ -1,5 +1,6 @@
 """Reward: a weighted sum of named terms, and `make_reward`, which builds one from whatever a user gives."""
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -159,10 +160,22 @@ def _term(call: Call, name: str | None = None, weight: float = 1.0) -> RewardTer
     except TypeError as error:  # too many or too few arguments; anything else goes on its way
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
             raise
+        if missing := _missing(registration.factory, len(inside), call.options):
+            raise InvalidArgumentError(
+                f"reward {call.name!r} needs {', '.join(missing)}: write {call.name}({', '.join(f'{name}=...' for name in missing)})"
+            ) from None
         raise InvalidArgumentError(f"reward {call.name!r} cannot be made from {show(call)}: {error}") from None
     options = {key: value for key, value in call.options.items() if key != SECRET}
     settings = {**{str(i): a.identity() if isinstance(a, Reward) else a for i, a in enumerate(inside)}, **options}
     return RewardTerm(name or call.name, model, weight, str(registration.provenance), settings)
+
+
+def _missing(factory: Any, n_given: int, options: Mapping[str, Any]) -> list[str]:
+    """Return the parameters without a default that `n_given` arguments and `options` leave open."""
+    parameters = inspect.signature(factory).parameters.values()
+    by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:n_given]
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p not in by_place and p.name not in options and p.default is p.empty and p.kind not in optional]
 
 
 def _name_of(given: Any) -> str:

@@ -199,7 +199,7 @@ async def _in_daemon_thread(function: Callable[[], Any]) -> Any:
     return await done
 
 
-def run_in_background(coroutine: Coroutine[Any, Any, T], patience: float) -> T:
+def run_in_background(coroutine: Coroutine[Any, Any, T], patience: float = 600.0) -> T:
     """Run a coroutine to its end in the process's background event loop; works inside a running loop (a notebook) too.
 
     Raises `RewardError` if the loop itself does not move for `patience` seconds: some coroutine blocks it instead of awaiting.

@@ -1,0 +1,94 @@
+"""Explanations: exact for sums, complete for anything, and shown as they are."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import textgym
+from textgym.reward_modeling.explanation import explain, influential_words
+from textgym.reward_modeling.explanation_view import write_explanations
+
+POINTS = {"great": 2.0, "dull": -1.5, "plot": 0.0}
+
+
+def additive(episodes: Sequence[textgym.Episode]) -> Any:
+    return np.array([1 + sum(POINTS.get(word.strip(".,"), 0.0) for word in e.text.split()) for e in episodes])
+
+
+def negating(episodes: Sequence[textgym.Episode]) -> Any:
+    """ "not" turns the sign of everything: no sum of words."""
+    return np.array([(additive([e])[0] - 1) * (-1 if "not" in e.text.split() else 1) for e in episodes])
+
+
+@pytest.mark.parametrize("method", ["shapley", "occlusion"])
+def test_a_sum_of_words_is_taken_apart_exactly(method: str) -> None:
+    found = explain(additive, textgym.Episode("A dull plot,", " but great."), method)
+    assert found.words == ("A", " dull", " plot,", " but", " great.")
+    np.testing.assert_allclose(found.attributions, [0, -1.5, 0, 0, 2], atol=1e-12)
+    assert (found.score, found.baseline) == (1.5, 1)
+    assert found.residual == pytest.approx(0, abs=1e-12)
+
+
+def test_shapley_is_the_mean_over_all_orders_and_occlusion_leaves_a_residual() -> None:
+    words = ["not", " great", " dull"]
+    exact = np.zeros(3)
+    for order in itertools.permutations(range(3)):
+        before: set[int] = set()
+        for i in order:
+            texts = ["".join(words[j] for j in range(3) if j in kept) for kept in (before, before | {i})]
+            low, high = negating([textgym.Episode("", t) for t in texts])
+            exact[i] += (high - low) / math.factorial(3)
+            before |= {i}
+    episode = textgym.Episode("", "".join(words))
+    found = explain(negating, episode, n_permutations=4000)
+    np.testing.assert_allclose(found.attributions, exact, atol=4 * found.standard_error.max() + 1e-9)
+    assert found.standard_error.max() < 0.05
+    assert found.residual == pytest.approx(0, abs=1e-12)
+    assert abs(explain(negating, episode, "occlusion").residual) > 0.5
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_words_put_together_are_the_text_and_the_parts_add_up(prompt: str, continuation: str) -> None:
+    episode = textgym.Episode(prompt, continuation)
+    odd = lambda episodes: np.array([math.sin(7 * len(e.text)) + e.text.count("a") for e in episodes])  # noqa: E731
+    if not (prompt + continuation):
+        with pytest.raises(textgym.InvalidArgumentError, match="no word"):
+            explain(odd, episode)
+        return
+    found = explain(odd, episode, n_permutations=4)
+    assert "".join(found.prompt_words) == prompt
+    assert "".join(found.continuation_words) == continuation
+    assert found.residual == pytest.approx(0, abs=1e-9)
+
+
+def test_the_words_that_move_the_bundled_reward() -> None:
+    score = textgym.make_reward("human-rating").score
+    found = explain(score, textgym.Episode("", "The acting is wonderful but the story is terrible."))
+    by_word = dict(zip([w.strip(" .") for w in found.words], found.attributions, strict=True))
+    assert by_word["wonderful"] == max(by_word.values()) > 0.5
+    assert by_word["terrible"] == min(by_word.values()) < -0.5
+    texts = [textgym.Episode("", f"{a} {b}") for a in ("A great", "One terrible", "The plain") for b in ("film.", "story!", "day")]
+    ranked = [i.word for i in influential_words(score, texts, min_count=3)]
+    assert (ranked[0], ranked[-1]) == ("great", "terrible")
+
+
+@pytest.mark.parametrize(("options", "part"), [({"method": "magic"}, "one of shapley, occlusion"), ({"n_permutations": 1}, "at least 2")])
+def test_bad_input_is_one_line(options: dict[str, Any], part: str) -> None:
+    with pytest.raises(textgym.InvalidArgumentError, match=part):
+        explain(additive, textgym.Episode("", "a"), **options)
+
+
+def test_the_page_shows_words_with_their_parts_and_no_markup_of_theirs(tmp_path: Path) -> None:
+    write_explanations([explain(additive, textgym.Episode("<b>", " great"))], tmp_path / "why.html", "sum", "shapley")
+    page = (tmp_path / "why.html").read_text()
+    assert "title='+2.000'" in page
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page

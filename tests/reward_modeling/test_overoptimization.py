@@ -1,0 +1,81 @@
+"""The figures of over-optimisation against brute force and against what is known in closed form."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import textgym
+from textgym.reward_modeling.overoptimization import ScalingForm, best_of_n, combine, fit_scaling_form, kl_of_best_of_n
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6])
+def test_best_of_n_is_the_mean_over_all_draws(n: int) -> None:
+    rng = np.random.default_rng(n)
+    proxy, gold = rng.normal(size=(3, 6)), rng.normal(size=(3, 6))
+    expected = [
+        np.mean([g[max(draw, key=lambda i: p[i])] for draw in itertools.combinations(range(6), n)])
+        for p, g in zip(proxy, gold, strict=True)
+    ]
+    np.testing.assert_allclose(best_of_n(proxy, gold, n), expected)
+
+
+def test_equal_proxies_share_their_chances() -> None:
+    proxy, gold = np.array([[1.0, 1.0, 0.0]]), np.array([[10.0, 20.0, 0.0]])
+    np.testing.assert_allclose(best_of_n(proxy, gold, 3), 15)
+    np.testing.assert_allclose(best_of_n(np.zeros((1, 3)), gold, 2), 10)
+
+
+def test_the_kl_is_that_of_the_distribution_of_the_best() -> None:
+    for n in (1, 2, 7, 100):
+        u = (np.arange(200_000) + 0.5) / 200_000  # of n uniform numbers the largest has the density n uⁿ⁻¹
+        log_density = math.log(n) + (n - 1) * np.log(u)
+        assert kl_of_best_of_n(n) == pytest.approx(float((np.exp(log_density) * log_density).mean()), abs=1e-3)
+
+
+def test_a_proxy_with_heavy_errors_turns_over_and_one_with_light_errors_does_not() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.normal(size=(400, 512))
+    light = gold + rng.normal(size=gold.shape)
+    heavy = np.where(rng.random(gold.shape) < 0.01, 10 - 3 * gold.clip(0), gold)  # one text in a hundred fools it
+    curves = {k: [best_of_n(p, gold, n).mean() for n in (1, 8, 64, 512)] for k, p in (("light", light), ("heavy", heavy))}
+    assert curves["light"] == sorted(curves["light"])
+    assert curves["heavy"][-1] < curves["heavy"][1]
+
+
+@pytest.mark.parametrize(
+    ("form", "alpha", "beta", "turn"), [("best-of-n", 1.2, 0.3, 2.0), ("rl", 1.2, 0.6, math.e), ("rl", 1.0, -0.1, math.inf)]
+)
+def test_the_forms_are_recovered_with_their_turn_over(form: Any, alpha: float, beta: float, turn: float) -> None:
+    d = np.linspace(0, 4, 30)
+    fitted = fit_scaling_form(d, ScalingForm(form, alpha, beta, 1, turn)(d), form)
+    assert (fitted.alpha, fitted.beta, fitted.r2) == pytest.approx((alpha, beta, 1))
+    assert fitted.turn_over == pytest.approx(turn)
+    if math.isfinite(turn):
+        near = fitted(np.array([turn - 0.1, turn, turn + 0.1]))
+        assert near[1] == near.max()
+
+
+def test_ensembles() -> None:
+    scores = np.array([[1.0, 4.0], [3.0, 4.0]])
+    np.testing.assert_allclose(combine(scores, "mean"), [2, 4])
+    np.testing.assert_allclose(combine(scores, "min"), [1, 4])
+    np.testing.assert_allclose(combine(scores, "uncertainty-weighted", 0.5), [1.5, 4])
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: kl_of_best_of_n(0), "at least 1, got 0"),
+        (lambda: best_of_n(np.zeros((1, 3)), np.zeros((1, 3)), 4), "n must be 1..3"),
+        (lambda: best_of_n(np.zeros((1, 3)), np.zeros((1, 2)), 1), "one shape"),
+        (lambda: combine(np.zeros((2, 2)), "median"), "got 'median'"),  # type: ignore[arg-type]
+        (lambda: fit_scaling_form([0, 1], [0, 1], "rl"), "two distances"),
+        (lambda: fit_scaling_form([1, 2], [0, 1], "sft"), "got 'sft'"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_input_is_one_line(call: Any, part: str) -> None:
+    with pytest.raises(textgym.InvalidArgumentError, match=part):
+        call()

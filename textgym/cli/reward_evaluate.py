@@ -1,0 +1,59 @@
+"""`textgym reward evaluate`: how well a reward agrees with human judgements."""
+
+from pathlib import Path
+
+import click
+
+from textgym.cli.options import settings_from
+from textgym.errors import InvalidArgumentError
+
+
+@click.command("evaluate", epilog="Example: textgym reward evaluate human-rating human-ratings --out report.html")
+@click.argument("reward")
+@click.argument("data")
+@click.option("--split", default="test", show_default=True, help='The part of the data to use; "" for all of it.')
+@click.option(
+    "--baselines", default="vader,length", show_default=True, help="Rewards to compare with, by name; constant is always among them."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write an HTML report to this file.")
+@click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="A setting of the reward.")
+def evaluate_command(reward: str, data: str, split: str, baselines: str, out: Path | None, extra: tuple[str, ...]) -> None:
+    """Compare REWARD with the human judgements in DATA.
+
+    REWARD is a name, a text such as 'human-rating - 0.5*repetition' or the folder of a fitted model; DATA a file of ratings or
+    preference pairs, or "human-ratings", the bundled ones.
+    """
+    import numpy as np
+
+    from textgym.reward_modeling.evaluation import evaluate
+    from textgym.reward_modeling.evaluation_report import shown, write_evaluation
+    from textgym.reward_modeling.reading import read_judgements
+    from textgym.rewards.reward import make_reward
+
+    judgements = read_judgements(data)
+    if split:
+        judgements = judgements.split(split)  # type: ignore[arg-type]  # any text: an unknown one finds nothing
+        if not judgements.items:
+            raise InvalidArgumentError(f"{data} has no judgement of the split {split!r}; --split '' takes all")
+    others = {name: make_reward(name).score for name in baselines.split(",") if name and name != reward}
+    found = evaluate(
+        reward, make_reward(reward, **settings_from(extra)).score, judgements, {**others, "constant": lambda e: np.zeros(len(e))}
+    )
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=f"{reward} on {found.n:,} {found.kind} of {data}" + (f", {split} split" if split else ""))
+    for title in ("figure", reward, *found.baselines):
+        grid.add_column(title, justify="left" if title == "figure" else "right")
+    for name, estimate in found.figures.items():
+        grid.add_row(name, shown(estimate), *(shown(figures[name]) for figures in found.baselines.values()))
+    Console().print(grid)
+    if found.ceiling:
+        click.echo(
+            f"people against people: one human {found.ceiling['one human']:.3f}, split-half {found.ceiling['split-half']:.3f} (Pearson)"
+        )
+    if found.reliability is not None:
+        click.echo(f"expected calibration error: {found.reliability.error:.3f}")
+    if out is not None:
+        write_evaluation(found, out, f"{data}, {split} split" if split else data)
+        click.echo(f"report: {out}")

@@ -1,0 +1,1 @@
+"""Rewards of textgym for other libraries' trainers, and theirs for textgym: `textgym.interop.trl`, `textgym.interop.verifiers`."""
