@@ -17,6 +17,7 @@ LAYERS = [
     "tokenization",
     "tasks",
     "rewards",
+    "text_source",
     "interop",
     "mdp",
     "envs",

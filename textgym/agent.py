@@ -20,7 +20,7 @@ from textgym.lm.source import has_weights
 from textgym.mdp import TokenMDP
 from textgym.plugin_manager import installed_plugins
 from textgym.policies.causal_lm_policy import CausalLMPolicy, no_learning
-from textgym.policies.generation import generate
+from textgym.policies.generation import GeneratedText, generate
 from textgym.policies.training_state import load_training_state, save_training_state
 from textgym.rewards.reward import make_reward
 from textgym.tasks import Task, find_task_name, make_task
@@ -50,6 +50,7 @@ class Agent(ABC):
 
     Attributes:
         name: Registered name.
+        learns: False for an agent that no token budget improves.
         env: The stable-baselines3 face of the task.
         policy: The policy being improved.
         n_tokens: Tokens generated in learning so far.
@@ -58,6 +59,7 @@ class Agent(ABC):
     """
 
     name = ""
+    learns = True
     policy: CausalLMPolicy
 
     def __init__(
@@ -139,7 +141,11 @@ class Agent(ABC):
         budget = self.env.mdp.max_new_tokens if max_new_tokens is None else max_new_tokens
         mdp = TokenMDP(task, self.env.mdp.vocabulary, unscored, min(batch_size, len(prompts)), "given", budget)
         rng = None if seed is None else np.random.default_rng(seed)
-        return [t.info["prompt"] + t.info["continuation"] for t in generate(self.policy, mdp, range(len(prompts)), rng)]
+        return [t.info["prompt"] + t.info["continuation"] for t in self.write(mdp, range(len(prompts)), rng)]
+
+    def write(self, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None) -> list[GeneratedText]:
+        """Write one text for each prompt of `mdp`; `rng` draws, None takes what is most probable. Generation and evaluation use it."""
+        return generate(self.policy, mdp, prompt_indices, rng)
 
     # --- saving and exact resume ---------------------------------------------------------------------------------------------------
 

@@ -49,6 +49,10 @@ class TemporaryRewardError(RewardError):
         self.retry_after = retry_after
 
 
+class EndpointError(TextgymError, RuntimeError):
+    """A served language model that refused a request, or gave no text after all attempts."""
+
+
 class MissingExtraError(TextgymError, ImportError):
     """An optional dependency that is not installed; the message names the extra that installs it."""
 

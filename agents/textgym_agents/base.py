@@ -16,6 +16,8 @@ def base(task: str | Task, **settings: Any) -> Any:
     from textgym.agent import Agent
 
     class Base(Agent):
+        learns = False
+
         def learn(self, total_tokens: int) -> Agent:
             """Count the tokens and learn nothing from them."""
             self.n_tokens += total_tokens

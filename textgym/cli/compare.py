@@ -33,7 +33,10 @@ def compare_command(
     task_extra: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Train several agents on TASK at equal token budgets and say who is better, and who cannot be told apart."""
+    """Train several agents on TASK at equal token budgets and say who is better, and who cannot be told apart.
+
+    A setting of one agent alone is given as --set AGENT.NAME=VALUE.
+    """
     from textgym.experiments.compare import CompareConfig, compare
     from textgym.experiments.report import write_report
 

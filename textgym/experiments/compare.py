@@ -35,7 +35,7 @@ class CompareConfig:
         agents: Registered agents; the control "base" is always added.
         seeds: Number of seeds, 0 ... seeds − 1, the same for every agent.
         tokens: Token budget of each run.
-        settings: Settings of all agents (reward, model, ...).
+        settings: Settings of all agents (reward, model, ...); "AGENT.NAME" is a setting of that agent alone.
         evaluations, validation_prompts, test_prompts, task_options: See `TrainConfig`.
     """
 
@@ -49,6 +49,18 @@ class CompareConfig:
     test_prompts: int = 128
     task_options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in self.settings:
+            owner = name.rpartition(".")[0]
+            if owner and owner not in map(_option_name, (*self.agents, CONTROL)):
+                raise InvalidArgumentError(f"the setting {name!r} is for an agent that is not compared: agents: {', '.join(self.agents)}")
+
+    def settings_of(self, agent: str) -> dict[str, Any]:
+        """Return the settings of one agent: those of all, overridden by its own."""
+        shared = {name: value for name, value in self.settings.items() if "." not in name}
+        prefix = f"{_option_name(agent)}."
+        return {**shared, **{name.removeprefix(prefix): value for name, value in self.settings.items() if name.startswith(prefix)}}
+
     def runs(self) -> list[tuple[str, TrainConfig]]:
         """Return the name and configuration of every run, the long ones first."""
         agents = [*(a for a in dict.fromkeys(self.agents) if a != CONTROL), CONTROL]
@@ -60,7 +72,7 @@ class CompareConfig:
                     agent,
                     self.tokens,
                     seed,
-                    self.settings,
+                    self.settings_of(agent),
                     self.evaluations if agent != CONTROL else 1,
                     self.validation_prompts,
                     self.test_prompts,
@@ -72,6 +84,11 @@ class CompareConfig:
             for agent in agents
             for seed in range(self.seeds)
         ]
+
+
+def _option_name(agent: str) -> str:
+    """Return an agent's name as it stands in a setting, where hyphens are underscores."""
+    return agent.replace("-", "_")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import numpy as np
 from textgym.agent import Agent
 from textgym.episode import Episode
 from textgym.mdp import TokenMDP
-from textgym.policies.generation import generate
 from textgym.policies.reference import ReferenceModel
 from textgym.rewards.reward import make_reward
 
@@ -22,7 +21,7 @@ class Evaluation:
         prompts, continuations: The texts.
         rewards: Task reward per text; nan where the reward was to drop an episode that it could not score.
         gold: Independent score per text; empty without one.
-        kl: KL(policy ‖ reference), mean over tokens of log π − log π_ref, nats.
+        kl: KL(policy ‖ reference), mean over tokens of log π − log π_ref, nats; nan for texts whose own log-probabilities nobody knows.
         perplexity: exp of the mean negative log-probability per token under the reference.
         distinct_1, distinct_2: Different words / word pairs over all words / pairs (Li et al. 2016, arXiv:1510.03055).
         length: Tokens per text.
@@ -60,7 +59,7 @@ def evaluate(agent: Agent, split: str, n_prompts: int, seed: int, gold: str = ""
     running = agent.env.mdp
     mdp = TokenMDP(running.task, running.vocabulary, running.reward, min(n_prompts, 64), split, running.max_new_tokens, drop_failed=True)
     chosen = np.random.default_rng(0).permutation(mdp.n_prompts)[:n_prompts].tolist()
-    texts = generate(agent.policy, mdp, chosen, np.random.default_rng(seed))
+    texts = agent.write(mdp, chosen, np.random.default_rng(seed))
     prompts = [t.info["prompt"] for t in texts]
     continuations = [t.info["continuation"] for t in texts]
     gold_scores: list[float] = []

@@ -117,7 +117,7 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
     agent.on_iteration = after_iteration
     if agent.n_tokens < config.tokens:
         agent.learn(config.tokens - agent.n_tokens)
-    if agent.name != "base" and config.evaluations and curve[-1]["tokens"] != agent.n_tokens:
+    if agent.learns and config.evaluations and curve[-1]["tokens"] != agent.n_tokens:
         measure()
     agent.logger.close()
     agent.save(directory.path / "agent")

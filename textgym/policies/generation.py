@@ -1,14 +1,16 @@
 """Generation: whole texts written by a policy through the transition core, each with its tokens, log-probabilities and rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textgym.mdp import TokenMDP
 from textgym.policies.causal_lm_policy import CausalLMPolicy
+
+Choice: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class GeneratedText:
     Attributes:
         prompt_ids: (prompt length,) int64.
         action_ids: (T,) int64, EOS included if chosen.
-        log_probs: (T,) float32, natural log-probabilities under the policy's sampling rule.
+        log_probs: (T,) float32, natural log-probabilities under the policy's sampling rule; nan for a text that no policy of ours wrote.
         rewards: (T,) float64.
         info: The environment's info at the end: prompt, continuation, finish_reason, reward_terms.
     """
@@ -49,12 +51,52 @@ def generate(
     texts: list[GeneratedText] = []
     for start in range(0, len(prompt_indices), mdp.n_rows):
         part = list(prompt_indices[start : start + mdp.n_rows])
-        texts += _generate_rows(policy, mdp, part, None if uniform is None else uniform[start : start + len(part)])
+        drawn = None if uniform is None else uniform[start : start + len(part)]
+
+        def choose(step: int, drawn: NDArray[np.float32] | None = drawn, n: int = len(part)) -> Choice:
+            # rows that ended stay in the batch: the cache keeps its shape, and their tokens are ignored
+            obs = {key: values[:n] for key, values in mdp.observe().items()}
+            return policy.sample(obs, None if drawn is None else drawn[:, step])
+
+        texts += _write_rows(mdp, part, choose)
     policy.cache.clear()  # frees memory, and what follows does not depend on what was written here, to the last bit
     return texts
 
 
-def _generate_rows(policy: CausalLMPolicy, mdp: TokenMDP, prompts: list[int], uniform: NDArray[np.float32] | None) -> list[GeneratedText]:
+def replay(mdp: TokenMDP, prompt_indices: Sequence[int], continuations: Sequence[str]) -> list[GeneratedText]:
+    """Take texts written elsewhere through the transition core, as if a policy had chosen their tokens: same budget, same ends, same reward.
+
+    A continuation that is longer than the budget is cut there; one that is shorter ends with EOS. Tokens that the task does not allow are
+    left out.
+
+    Args:
+        mdp: Its rows are used as the batch; its split holds the prompts.
+        prompt_indices: Which prompts, in order.
+        continuations: The text that follows each.
+    """
+    vocabulary, end = mdp.vocabulary, min(mdp.vocabulary.eos_ids)
+    planned = []
+    for index, continuation in zip(prompt_indices, continuations, strict=True):
+        prompt, prompt_ids = mdp.prompt_set.prompts[index].text, mdp.prompt_set.ids[index]
+        (ids,) = vocabulary.encode([prompt + continuation])
+        if ids[: len(prompt_ids)] == prompt_ids:
+            ids = ids[len(prompt_ids) :]
+        else:  # the border falls inside a token, or the prompt ends with a special one
+            ids = vocabulary.tokenizer(continuation, add_special_tokens=False, verbose=False)["input_ids"]
+        chosen = [i for i in ids if mdp.allowed_mask[i] and i not in vocabulary.eos_ids]
+        planned.append([*chosen, *[end] * mdp.max_new_tokens][: mdp.max_new_tokens])
+    actions = np.array(planned, np.int64).reshape(len(planned), mdp.max_new_tokens)
+    texts: list[GeneratedText] = []
+    for start in range(0, len(prompt_indices), mdp.n_rows):
+        part = actions[start : start + mdp.n_rows]
+        unknown = np.full(len(part), np.nan, np.float32)
+        prompts = list(prompt_indices[start : start + len(part)])
+        texts += _write_rows(mdp, prompts, lambda step, part=part, unknown=unknown: (part[:, step], unknown))  # type: ignore[misc]
+    return texts
+
+
+def _write_rows(mdp: TokenMDP, prompts: list[int], choose: Callable[[int], Choice]) -> list[GeneratedText]:
+    """Write one text per prompt, side by side; `choose(step)` returns tokens and log-probabilities, (len(prompts),) each."""
     rows = np.arange(len(prompts))
     mdp.reset(rows, prompts)
     prompt_ids = [np.array(mdp.prompt_set.ids[i], np.int64) for i in prompts]
@@ -67,9 +109,7 @@ def _generate_rows(policy: CausalLMPolicy, mdp: TokenMDP, prompts: list[int], un
         live = np.flatnonzero(lengths == 0)
         if not live.size:
             break
-        # rows that ended stay in the batch: the cache keeps its shape, and their tokens are ignored
-        obs = {key: values[: len(prompts)] for key, values in mdp.observe().items()}
-        actions[step, : len(prompts)], log_probs[step] = policy.sample(obs, None if uniform is None else uniform[:, step])
+        actions[step, : len(prompts)], log_probs[step] = choose(step)
         transition = mdp.step(actions[step], live)
         rewards[step] = transition.rewards[: len(prompts)]
         infos.update(transition.infos)

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
 from textgym.errors import InvalidArgumentError
+from textgym.lm.endpoint import NO_KEY, names_api_key
 
 NAME = re.compile(r"[A-Za-z_~./][\w./:~-]*")
 NUMBER = re.compile(r"[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?")
 DEEPEST = 32  # brackets in brackets
+SECRET = "api_key"  # the option that is never shown or stored
 WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
@@ -57,9 +59,9 @@ def is_sum(argument: Any) -> bool:
 
 
 def show(call: Call) -> str:
-    """Return a call as text that `parse` reads again."""
+    """Return a call as text that `parse` reads again; a secret given from code is left out."""
     inside = [show_sum(argument) if is_sum(argument) else _show_value(argument) for argument in call.arguments]
-    inside += [f"{key}={_show_value(value)}" for key, value in call.options.items()]
+    inside += [f"{key}={_show_value(value)}" for key, value in call.options.items() if key != SECRET or names_api_key(value)]
     return f"{call.name}({', '.join(inside)})" if inside else call.name
 
 
@@ -123,7 +125,7 @@ class _Reader:
                 if key is not None:
                     if key in options:
                         self.fail(f"{key} only once")
-                    options[key] = self.value()
+                    options[key] = self.option(key)
                 elif options:
                     self.fail("name=value: arguments by place come first")
                 else:
@@ -139,6 +141,19 @@ class _Reader:
             return name
         self.at = start
         return None
+
+    def option(self, key: str) -> Any:
+        value = self.value()
+        if key != SECRET:
+            return value
+        if value is None:  # written "none" without quotes
+            return NO_KEY
+        if not isinstance(value, str) or not names_api_key(value):
+            raise InvalidArgumentError(
+                f"a reward's text is logged and stored, so {SECRET} must not be in it: put the key into an environment variable and write "
+                f"{SECRET}='$ITS_NAME'"
+            )
+        return value
 
     def argument(self) -> Any:
         """Return a sum of rewards, or a value if it is a number, a quoted text, or a JSON list or object."""

@@ -13,7 +13,7 @@ from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import check_options, installed_plugins
 from textgym.rewards.adapt import as_reward_model
-from textgym.rewards.expression import Call, is_sum, join, parse, show
+from textgym.rewards.expression import SECRET, Call, is_sum, join, parse, show
 from textgym.rewards.protocol import Array, RewardSpec
 from textgym.rewards.session import RewardSession
 from textgym.rewards.term import RewardTerm, add_inner
@@ -165,9 +165,8 @@ def _term(call: Call, name: str | None = None, weight: float = 1.0) -> RewardTer
                 f"reward {call.name!r} needs {', '.join(missing)}: write {call.name}({', '.join(f'{name}=...' for name in missing)})"
             ) from None
         raise InvalidArgumentError(f"reward {call.name!r} cannot be made from {show(call)}: {error}") from None
-    settings = (
-        {**{str(i): a.identity() if isinstance(a, Reward) else a for i, a in enumerate(inside)}, **call.options} if inside else call.options
-    )
+    options = {key: value for key, value in call.options.items() if key != SECRET}
+    settings = {**{str(i): a.identity() if isinstance(a, Reward) else a for i, a in enumerate(inside)}, **options}
     return RewardTerm(name or call.name, model, weight, str(registration.provenance), settings)
 
 
