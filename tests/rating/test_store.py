@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from textgym.errors import InvalidArgumentError, MissingExtraError, RunDirectoryError
 from textgym.rating.agreement import agreement
 from textgym.rating.collection import Collection, Item
-from textgym.rating.export import judgement_set, write_jsonl
+from textgym.rating.export import judgement_set
 from textgym.rating.samples import make_items
 from textgym.rating.store import Judgement, JudgementStore
+from textgym.reward_modeling.reading import read_judgements
+from textgym.reward_modeling.writing import write_judgements
 
 ITEMS = [Item(str(i), "p", (f"a{i}",), ("x",)) for i in range(6)]
 PAIRS = [Item(str(i), "p" if i else "", (f"a{i}", f"b{i}"), ("x", "y")) for i in range(6)]
@@ -157,10 +159,8 @@ def test_ratings_are_exported_with_everybodys(tmp_path, make_store):
     assert (first.rating, first.ratings, first.raters) == (3.5, (5.0, 2.0), ("Ana", "Ben"))
     assert (second.id, second.rating) == ("3", 1)
     assert first.group == second.group != ""  # of one prompt
-    write_jsonl(found, tmp_path / "out.jsonl")
-    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert rows[0]["ratings"] == [5, 2]
-    assert rows[0]["raters"] == ["Ana", "Ben"]
+    write_judgements(found, tmp_path / "out.jsonl")
+    assert read_judgements(tmp_path / "out.jsonl") == found
 
 
 @pytest.mark.parametrize("levels", [1, 2])

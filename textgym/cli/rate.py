@@ -98,13 +98,14 @@ def _start(path: Path, collection: Collection, threads: int) -> None:
 
 def _export(store: JudgementStore, path: Path) -> None:
     from textgym.rating.agreement import agreement
-    from textgym.rating.export import judgement_set, write_jsonl
+    from textgym.rating.export import judgement_set
+    from textgym.reward_modeling.writing import write_judgements
 
     judgements = store.judgements()
     if not judgements:
         raise InvalidArgumentError(f"{store.path} holds no judgements yet: nothing to export")
     found = judgement_set(store)
-    write_jsonl(found, path)
+    write_judgements(found, path)
     what = "rated texts" if store.collection.mode == "ratings" else "preference pairs"
     click.echo(f"{path}: {len(found)} {what} from {len(judgements)} judgements by {len({j.rater for j in judgements})} raters")
     click.echo(str(agreement(judgements, store.collection.mode)))

@@ -1,13 +1,7 @@
-"""Export: a collection's judgements as the project's judgement data, in memory and as JSON lines."""
+"""Export: a collection's judgements as the project's judgement data."""
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
 
-from textgym.files import write_text
 from textgym.rating.collection import Item
 from textgym.rating.store import Judgement, JudgementStore
 from textgym.reward_modeling.judgements import JudgementSet, PreferencePair, RatedText
@@ -67,13 +61,3 @@ def _preference_pair(item: Item, judgement: Judgement, margins: bool) -> Prefere
 def _group(item: Item) -> str:
     """Return what must stay in one split: all judgements of one prompt, or of one item where there is no prompt."""
     return f"prompt-{hashlib.sha256(item.prompt.encode()).hexdigest()[:12]}" if item.prompt else f"item-{item.id}"
-
-
-def write_jsonl(judgements: JudgementSet[Any], path: Path) -> None:
-    """Write one JSON object a line, its keys the fields of the judgement's class."""
-    write_text(path, "".join(json.dumps(_plain(item), ensure_ascii=False) + "\n" for item in judgements.items))
-
-
-def _plain(item: Any) -> dict[str, Any]:
-    values = {field.name: getattr(item, field.name) for field in fields(item)}
-    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
