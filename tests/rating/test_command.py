@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from textgym.cli.main import cli
 from textgym.errors import TextgymError
+from textgym.rating.collection import Collection
+from textgym.rating.samples import make_items
 from textgym.rating.store import JudgementStore
 
 
@@ -63,3 +65,10 @@ def test_a_taken_port_is_told(texts_file, tmp_path):
 @pytest.mark.parametrize("option", ["--host", "--bind"])
 def test_no_option_opens_it_to_a_network(option):
     assert option not in CliRunner().invoke(cli, ["rate", "--help"]).output
+
+
+def test_blank_texts_are_not_shown(tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"prompt": "p", "text": text}) + "\n" for text in ("good", " ", "", "fair")))
+    items = make_items(Collection(samples=4, sources=(str(texts),)))
+    assert sorted(item.texts[0] for item in items) == ["fair", "good"]

@@ -92,7 +92,9 @@ def _start(path: Path, collection: Collection, threads: int) -> None:
         click.echo(f"writing samples of {' and '.join(collection.sources)} ...")
     items = make_items(collection)
     if len(items) < collection.samples:
-        click.echo(f"{len(items)} items, not {collection.samples}: the sources have no more (pairs of equal texts are left out)")
+        click.echo(
+            f"{len(items)} items, not {collection.samples}: the sources have no more (blank texts and pairs of equal ones are left out)"
+        )
     JudgementStore.create(path, collection, items).close()
 
 

@@ -23,7 +23,7 @@ def make_items(collection: Collection) -> list[Item]:
     """Return the items of a collection.
 
     Two sources answer the same prompts in the same order, each with random numbers of its own. In pairs, one source is compared with
-    itself; a pair of equal texts is no question and is left out.
+    itself; a pair of equal texts is no question and is left out, as is a text of white space alone.
 
     Raises:
         InvalidArgumentError: A source cannot be used, or nothing is left to judge.
@@ -42,6 +42,7 @@ def make_items(collection: Collection) -> list[Item]:
         found = [(a.prompt, (a.text, b.text), (a.source, b.source)) for a, b in sides if a.text != b.text]
     else:
         found = [(s.prompt, (s.text,), (s.source,)) for row in _interleaved(samples) for s in row]
+    found = [item for item in found if all(text.strip() for text in item[1])]
     found = found[: collection.samples]
     if not found:
         raise InvalidArgumentError(f"{' and '.join(sources)}: no {'two different texts of one prompt' if pairs else 'texts'} to judge")
@@ -116,7 +117,6 @@ def _write(collection: Collection, source: str, n: int, rng: np.random.Generator
     from textgym.agent import AGENT_FILE, load_agent, make_agent
     from textgym.experiments.train import load_run
     from textgym.mdp import TokenMDP
-    from textgym.policies.generation import generate
     from textgym.rewards.reward import make_reward
     from textgym.tasks import make_task
 
@@ -135,5 +135,5 @@ def _write(collection: Collection, source: str, n: int, rng: np.random.Generator
     mdp = TokenMDP(running.task, running.vocabulary, make_reward(unscored), min(n, 64), collection.split, budget)
     order = np.random.default_rng(collection.seed).permutation(mdp.n_prompts)
     prompts = [int(i) for i in np.resize(order, n)]
-    rounds = [generate(agent.policy, mdp, prompts, rng) for _ in range(1 + twice)]
+    rounds = [agent.write(mdp, prompts, rng) for _ in range(1 + twice)]
     return [_Sample(t.info["prompt"], t.info["continuation"], source) for texts in zip(*rounds, strict=True) for t in texts]

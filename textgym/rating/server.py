@@ -1,5 +1,6 @@
 """The server of a collection: uvicorn on a loopback address, and on no other."""
 
+import asyncio
 import socket
 
 from textgym.errors import InvalidArgumentError, MissingExtraError
@@ -44,7 +45,11 @@ class RatingServer:
 
     def run(self) -> None:
         """Answer until interrupted."""
-        self._server.run(sockets=[self._socket])
+        serving = self._server.serve(sockets=[self._socket])
+        try:
+            asyncio.run(serving)
+        finally:
+            serving.close()  # an interrupt may come before it has begun
 
     def stop(self) -> None:
         """Make `run`, in another thread, return soon."""
