@@ -88,3 +88,12 @@ def test_ends_and_padding_are_within_the_vocabulary(vocabulary: textgym.tokeniza
     assert max(vocabulary.eos_ids) < vocabulary.size
     assert 0 <= vocabulary.pad_id < vocabulary.size
     assert len(vocabulary.allowed_mask) == vocabulary.size
+
+
+def test_encoding_is_the_tokenizers_own_whatever_its_file_says_of_truncation_and_padding() -> None:
+    vocabulary = load_vocabulary("reviews")
+    texts = ["The movie", "", " a  b\n", "é<|endoftext|>x", "word " * 300]
+    expected = [vocabulary.tokenizer(text)["input_ids"] or [min(vocabulary.eos_ids)] for text in texts]
+    vocabulary.tokenizer.backend_tokenizer.enable_truncation(4)
+    vocabulary.tokenizer.backend_tokenizer.enable_padding(length=8)
+    assert vocabulary.encode(texts) == expected

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 
 import textgym
 from textgym.reward_modeling.overoptimization import ScalingForm, best_of_n, combine, fit_scaling_form, kl_of_best_of_n
+from textgym.reward_modeling.overoptimization_report import write_overoptimization
+from textgym.reward_modeling.overoptimization_run import Curve, OveroptimizationConfig, overoptimize
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 6])
@@ -79,3 +83,53 @@ def test_ensembles() -> None:
 def test_bad_input_is_one_line(call: Any, part: str) -> None:
     with pytest.raises(textgym.InvalidArgumentError, match=part):
         call()
+
+
+@pytest.mark.slow
+def test_a_whole_run_is_reported_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    config = OveroptimizationConfig(
+        sizes=(40,),
+        members=2,
+        prompts=3,
+        samples=8,
+        tokens=200,
+        evaluations=2,
+        validation_prompts=8,
+        settings={"n_envs": 8, "max_new_tokens": 6},
+    )
+    first = overoptimize(config, tmp_path)
+    assert [(c.how, c.kl.shape) for c in first.best_of_n] == [(h, (3, 4)) for h in ("single", "mean", "min", "uncertainty-weighted")]
+    assert all(c.gold.shape == (3, 3) and (c.kl[:, 0] == 0).all() and (c.kl[:, -1] > 0).all() for c in first.rl)
+    for curve in (*first.best_of_n, *first.rl):
+        assert np.isfinite([curve.proxy, curve.gold]).all()
+    rising = first.best_of_n[0].proxy.mean(0)
+    assert (np.diff(rising) > 0).all()  # the best of more is better, by what it is chosen by
+    write_overoptimization(first, tmp_path / "report.html")
+    assert "Best of n" in (tmp_path / "report.html").read_text()
+    (tmp_path / "rl" / "40-min-1.json").unlink()  # as if it had been interrupted there
+    steps: list[str] = []
+    again = overoptimize(config, tmp_path, lambda done, total, note: steps.append(f"{done}/{total}"))
+    assert steps[-1] == "17/17"
+    for one, other in zip((*first.best_of_n, *first.rl), (*again.best_of_n, *again.rl), strict=True):
+        np.testing.assert_array_equal(one.gold, other.gold)
+    with pytest.raises(textgym.RunDirectoryError, match="other settings"):
+        overoptimize(replace(config, tokens=300), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [({"seeds": 2}, "seeds must be at least 3"), ({"sizes": ()}, "sizes"), ({"sizes": (5,)}, "20 or more"), ({"members": 1}, "members")],
+)
+def test_a_run_that_cannot_be_is_one_line(options: dict[str, Any], part: str) -> None:
+    with pytest.raises(textgym.InvalidArgumentError, match=part):
+        OveroptimizationConfig(**options)
+
+
+def test_turning_over_is_seen() -> None:
+    form = fit_scaling_form([0, 1, 2], [0, 1, 0], "rl")
+    proxy, kl = np.array([[0, 1, 2.0]] * 3), np.array([[0, 1, 4.0]] * 3)
+    gold = np.array([[0, 1.0, 0.2], [0, 1.1, 0.3], [0, 0.9, 0.1]])
+    curve = Curve(100, "single", kl, proxy, gold, form)
+    assert curve.turns_over
+    assert curve.loss.value == pytest.approx(0.8)
+    assert not Curve(100, "single", kl, proxy, np.sort(gold), form).turns_over

@@ -10,6 +10,7 @@ from textgym.agent import Agent
 from textgym.episode import Episode
 from textgym.mdp import TokenMDP
 from textgym.policies.reference import ReferenceModel
+from textgym.rewards.protocol import RewardSpec
 from textgym.rewards.reward import make_reward
 
 
@@ -45,7 +46,9 @@ class Evaluation:
         return {"reward": _mean(self.rewards), "gold": _mean(self.gold), "dropped": float(np.isnan(self.rewards).sum()), **numbers}
 
 
-def evaluate(agent: Agent, split: str, n_prompts: int, seed: int, gold: str = "", reference: ReferenceModel | None = None) -> Evaluation:
+def evaluate(
+    agent: Agent, split: str, n_prompts: int, seed: int, gold: "RewardSpec" = "", reference: ReferenceModel | None = None
+) -> Evaluation:
     """Let an agent continue held-out prompts, once each, with common random numbers.
 
     Args:
@@ -53,7 +56,7 @@ def evaluate(agent: Agent, split: str, n_prompts: int, seed: int, gold: str = ""
         split: "validation" or "test".
         n_prompts: How many prompts, at most all of the split. The choice depends on `split` alone.
         seed: Of the samples; agents evaluated with equal seeds get equal random numbers.
-        gold: Name of the independent reward; "" for none.
+        gold: The independent reward, or its name; "" for none.
         reference: Frozen model for KL and perplexity; None leaves them nan.
     """
     running = agent.env.mdp

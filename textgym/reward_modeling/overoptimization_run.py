@@ -48,6 +48,7 @@ class OveroptimizationConfig:
         agent: Registered agent of the RL part, trained without KL penalty.
         tokens: Its budget per run.
         evaluations: Points of its curve.
+        validation_prompts: Texts per point.
         settings: Further settings of the agent.
     """
 
@@ -64,6 +65,7 @@ class OveroptimizationConfig:
     agent: str = "reinforce"
     tokens: int = 16_000
     evaluations: int = 8
+    validation_prompts: int = 64
     settings: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -189,7 +191,7 @@ def overoptimize(config: OveroptimizationConfig, out: str | Path, show: Show = l
         for how in (SINGLE, *COMBINATIONS):
             runs = []
             for seed in range(config.seeds):
-                runs.append(_rl_run(config, folder, gold_path, Proxy(_members(proxies[size, seed], how), how, config.coef), size, seed))
+                runs.append(_rl_run(config, folder, fitted.reward, Proxy(_members(proxies[size, seed], how), how, config.coef), size, seed))
                 step(f"{config.agent} against {how} of {size} texts, seed {seed}")
             kl, proxy, gold = (np.array([[point[key] for point in run] for run in runs]) for key in ("kl", "proxy", "gold"))
             rl.append(_curve(size, how, kl, proxy, gold, "rl"))
@@ -280,7 +282,7 @@ def _samples(config: OveroptimizationConfig) -> list[list[str]]:
     return [[text.info["prompt"], text.info["continuation"]] for text in texts]
 
 
-def _rl_run(config: OveroptimizationConfig, folder: Path, gold: Path, proxy: Proxy, size: int, seed: int) -> list[dict[str, float]]:
+def _rl_run(config: OveroptimizationConfig, folder: Path, gold: FittedReward, proxy: Proxy, size: int, seed: int) -> list[dict[str, float]]:
     """Train one agent against a proxy; return its curve, from the untrained model on."""
     path = folder / "rl" / f"{size}-{proxy.how}-{seed}.json"
     if path.exists():
@@ -292,7 +294,7 @@ def _rl_run(config: OveroptimizationConfig, folder: Path, gold: Path, proxy: Pro
     curve: list[dict[str, float]] = []
 
     def measure() -> None:
-        seen = evaluate(agent, "validation", 64, seed, str(gold), reference)
+        seen = evaluate(agent, "validation", config.validation_prompts, seed, gold, reference)
         summary = seen.summary()
         kl = max(0.0, summary["kl"] * summary["length"]) if curve else 0.0  # the untrained model is where it starts
         curve.append({"tokens": agent.n_tokens, "kl": kl, "proxy": summary["reward"], "gold": summary["gold"]})
