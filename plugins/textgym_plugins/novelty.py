@@ -1,8 +1,5 @@
 """The reward "novelty": how much of a continuation cannot be found in a corpus."""
 
-import csv
-import gzip
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -12,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import textgym
-from textgym_plugins.human_rating import DATA
+from textgym_plugins.human_ratings import human_ratings
 from textgym_plugins.repetition import WORD
 
 
@@ -62,8 +59,7 @@ def _hashes(text: str, n: int) -> NDArray[np.uint64]:
 
 
 def _rated_sentences() -> Iterator[str]:
-    table = io.StringIO(gzip.decompress((DATA / "human_ratings.tsv.gz").read_bytes()).decode())
-    return (row["text"] for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE) if row["split"] == "train")
+    return (item.text for item in human_ratings().split("train").items)
 
 
 def _lines(path: Path) -> Iterable[str]:

@@ -1,13 +1,10 @@
 """The task "ReviewContinuation-v0": go on with a review of which the first words are given."""
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import textgym
-from textgym.reward_modeling.reading import read_judgements
-
-RATINGS = Path(__file__).parent / "data" / "human_ratings" / "human_ratings.jsonl.gz"
+from textgym_plugins.human_ratings import human_ratings
 
 
 @cache
@@ -15,7 +12,7 @@ def _review_prompts(n_words: int) -> dict[str, list[textgym.Prompt]]:
     """Return the first words of every movie and product sentence that has more of them, by split."""
     prompts: dict[str, list[textgym.Prompt]] = {"train": [], "validation": [], "test": []}
     seen = set()
-    for item in read_judgements(RATINGS).items:
+    for item in human_ratings().items:
         words = item.text.split(" ")
         start = " ".join(words[:n_words])
         if item.source == "tweet" or len(words) < n_words + 3 or (item.split, start) in seen or not start[:1].isalnum():

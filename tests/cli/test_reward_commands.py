@@ -62,7 +62,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: love-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[textgym]\nlove = love_plugin\n")
     (target / "love_plugin.py").write_text(PLUGIN)
-    return {**os.environ, "PYTHONPATH": str(target)}
+    return {**{k: v for k, v in os.environ.items() if k != "COLUMNS"}, "PYTHONPATH": str(target)}
 
 
 def test_redteam_names_the_exploit_of_a_gameable_reward_and_exits_with_1(environment, tmp_path):

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from textgym.cli.console import console
 from textgym.cli.options import set_threads
 from textgym.cli.progress import progress_bar
 
@@ -25,7 +26,6 @@ from textgym.cli.progress import progress_bar
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; an interrupted one goes on there.")
 def overoptimize_command(sizes: str, threads: int, out: Path, **options: Any) -> None:
     """Fit a gold model and small proxies, optimise against the proxies, and plot what the gold model says of the result."""
-    from rich.console import Console
     from rich.table import Table
 
     from textgym.errors import InvalidArgumentError
@@ -44,5 +44,5 @@ def overoptimize_command(sizes: str, threads: int, out: Path, **options: Any) ->
         grid = Table(*FIGURE_TITLES, title=title)
         for row in rows(found, curves):
             grid.add_row(*row)
-        Console(width=160).print(grid)
+        console().print(grid)
     click.echo(f"report: {(out / 'report.html').resolve()}")

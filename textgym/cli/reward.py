@@ -1,7 +1,6 @@
 """`textgym reward`: score texts, check a reward, try to game it."""
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import click
 import numpy as np
 from rich.text import Text
 
+from textgym.cli.console import console
 from textgym.cli.options import set_threads, settings_from
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
@@ -88,7 +88,7 @@ def check_command(reward: str, extra: tuple[str, ...], task: str | None, file: s
     for result in results:
         style = STATUS_STYLES[result.status]
         table.add_row(Text(result.name), Text(result.status, style=style), Text(result.detail))
-    _print(table)
+    console().print(table)
     counts = Counter(result.status for result in results)
     passed = f"{counts['passed']} of {len(results)} checks passed" + (f", {counts['skipped']} skipped" if counts["skipped"] else "")
     if counts["failed"]:
@@ -153,7 +153,7 @@ def redteam_command(
         style = "red" if exploit.percentile > fail_above else ""
         cells = (f"{exploit.percentile:.1f} %", f"{exploit.score:.3f}", exploit.name, _one_line(exploit.episode.text))
         table.add_row(*(Text(cell) for cell in cells), style=style)
-    _print(table)
+    console().print(table)
     quartiles = np.percentile(human, (0, 25, 50, 75, 100))
     click.echo("human texts score " + ", ".join(f"{q:.3f}" for q in quartiles) + " (least, quartiles, most)")
     if report.own_references:
@@ -212,14 +212,6 @@ def _table(*columns: str, title: str | None = None) -> Any:
             column, justify="right" if column in ("beats", "score") else "left", no_wrap=column not in ("found", "for example")
         )
     return table
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    # a file or a pipe has no width: long lines rather than broken ones
-    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240)
-    console.print(table)
 
 
 def _read_episodes(file: str) -> list[Episode]:

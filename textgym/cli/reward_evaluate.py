@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import click
 
+from textgym.cli.console import console
 from textgym.cli.options import settings_from
 from textgym.errors import InvalidArgumentError
 
@@ -40,7 +41,6 @@ def evaluate_command(reward: str, data: str, split: str, baselines: str, out: Pa
     found = evaluate(
         reward, make_reward(reward, **settings_from(extra)).score, judgements, {**others, "constant": lambda e: np.zeros(len(e))}
     )
-    from rich.console import Console
     from rich.table import Table
 
     grid = Table(title=f"{reward} on {found.n:,} {found.kind} of {data}" + (f", {split} split" if split else ""))
@@ -48,7 +48,7 @@ def evaluate_command(reward: str, data: str, split: str, baselines: str, out: Pa
         grid.add_column(title, justify="left" if title == "figure" else "right")
     for name, estimate in found.figures.items():
         grid.add_row(name, shown(estimate), *(shown(figures[name]) for figures in found.baselines.values()))
-    Console().print(grid)
+    console().print(grid)
     if found.ceiling:
         click.echo(
             f"people against people: one human {found.ceiling['one human']:.3f}, split-half {found.ceiling['split-half']:.3f} (Pearson)"

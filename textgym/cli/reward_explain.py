@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from textgym.cli.console import console
 from textgym.cli.options import settings_from
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
@@ -34,15 +35,13 @@ def explain_command(
     extra: tuple[str, ...],
 ) -> None:
     """Colour the words of a text by what each adds to REWARD, a name, a text that combines rewards, or the folder of a fitted model."""
-    from rich.console import Console
-
     from textgym.reward_modeling.explanation import explain, influential_words
     from textgym.reward_modeling.explanation_view import coloured, write_explanations
     from textgym.rewards.reward import make_reward
 
     if not continuations and data is None:
         raise InvalidArgumentError("give a text with --continuation, or data with --words")
-    model, console = make_reward(reward, **settings_from(extra)), Console()
+    model, screen = make_reward(reward, **settings_from(extra)), console()
     found = [explain(model.score, Episode(prompt, text), method, permutations) for text in continuations]
     for explanation in found:
         if as_json:
@@ -50,9 +49,9 @@ def explain_command(
             line = {"score": explanation.score, "baseline": explanation.baseline, "residual": explanation.residual, "words": values}
             click.echo(json.dumps(line, ensure_ascii=False))
             continue
-        console.print(coloured(explanation))
+        screen.print(coloured(explanation))
         strongest = sorted(zip(explanation.words, explanation.attributions.tolist(), strict=True), key=lambda pair: -abs(pair[1]))[:8]
-        console.print("  " + "  ".join(f"{word.strip()} {value:+.2f}" for word, value in strongest), markup=False, highlight=False)
+        screen.print("  " + "  ".join(f"{word.strip()} {value:+.2f}" for word, value in strongest), markup=False, highlight=False)
         click.echo(
             f"  reward {explanation.score:+.3f} = {explanation.baseline:+.3f} without words {explanation.attributions.sum():+.3f} by words"
             f" {explanation.residual:+.3f} unexplained"
