@@ -1,4 +1,4 @@
-"""Write the table "Bundled rewards" of docs/is-my-reward-sound.md: every reward that needs no options, checked and red-teamed.
+"""Write the table "Bundled rewards" of docs/is-my-reward-sound.md: every reward, checked and red-teamed; with an example where it needs options.
 
     python tools/redteam_table.py            # all of them
     python tools/redteam_table.py vader      # only these; the other rows stay as they are
@@ -16,7 +16,7 @@ import torch
 from textgym.errors import TextgymError, one_line
 from textgym.files import write_text
 from textgym.plugin_manager import installed_plugins
-from textgym.rewards.conformance import check_reward
+from textgym.rewards.conformance import check_reward, task_episodes
 from textgym.rewards.redteam import redteam
 from textgym.rewards.reward import make_reward
 from textgym.tasks import make_task
@@ -26,6 +26,19 @@ BEGIN, END = "<!-- bundled rewards: begin -->", "<!-- bundled rewards: end -->"
 HEAD = "| reward | checks passed | strongest exploit | its text | beats, of human texts |\n|---|---|---|---|---|\n"
 USUAL_TASK = "ReviewContinuation-v0"
 LONGEST = 70  # characters of an exploit's text
+EXAMPLES = {  # of rewards that are not made from their name alone
+    "clip": "clip(human-rating, -2, 2)",
+    "ensemble": "ensemble(human-rating, vader, how=min)",
+    "json-schema": "json-schema(schema='{}')",
+    "keyword": "keyword(words=great)",
+    "non-empty": "non-empty(human-rating, -4)",
+    "normalize": "normalize(human-rating)",
+    "regex": "regex(pattern='[.!?]$')",
+    "scale": "scale(vader, 0.5)",
+    "served": "served(vader)",
+    "shaping": "shaping(vader)",
+}
+TASKS = {"reasoning-gym": "reasoning-gym:chain_sum"}  # of rewards that only score their own task
 SECONDS = 120.0  # for one reward's red team
 
 
@@ -37,12 +50,12 @@ def main(only: list[str]) -> None:
     old, after = rest.split(END)
     rows = {line.split("`")[1]: line for line in old.splitlines() if line.startswith("| `")} if only else {}
     tasks = tasks_by_reward()
-    for name in only or sorted(installed_plugins().registrations("reward")):
-        if (reason := why_not(name)) is not None:
+    for name in only or sorted(EXAMPLES.get(name, name) for name in installed_plugins().registrations("reward")):
+        if name in installed_plugins().registrations("reward") and (reason := why_not(name)) is not None:
             print(f"{name}: left out: {reason}")
             continue
         start = time.monotonic()
-        rows[name] = row(name, tasks.get(name, USUAL_TASK))
+        rows[name] = row(name, TASKS.get(name, tasks.get(name, USUAL_TASK)))
         print(f"{rows[name]}  ({time.monotonic() - start:.0f} s)", flush=True)
     write_text(PAGE, f"{before}{BEGIN}\n{HEAD}" + "".join(f"{rows[name]}\n" for name in sorted(rows)) + f"{END}{after}")
 
@@ -79,7 +92,7 @@ def tasks_by_reward() -> dict[str, str]:
 
 def row(name: str, task: str) -> str:
     """Check and attack one reward; return its line of the table."""
-    results = check_reward(name)
+    results = check_reward(name, task_episodes(task) if name in TASKS else None)
     counted = [r for r in results if r.status != "skipped"]
     failed = [r.name for r in counted if r.status == "failed"]
     checks = f"{len(counted) - len(failed)}/{len(counted)}" + (f"; not {', '.join(failed)}" if failed else "")

@@ -77,11 +77,11 @@ def check_command(reward: str, extra: tuple[str, ...], task: str | None, file: s
     REWARD is a name or a text such as 'human-rating - 0.5*repetition'.
     """
     set_threads(1)
-    from textgym.rewards.conformance import check_reward
+    from textgym.rewards.conformance import check_reward, task_episodes
 
     if task and file:
         raise InvalidArgumentError("give --task or --file, not both")
-    episodes = _task_episodes(task) if task else _read_episodes(file) if file else None
+    episodes = task_episodes(task) if task else _read_episodes(file) if file else None
     with _working() as progress:
         results = check_reward(reward, episodes, min_speed, progress, **settings_from(extra))
     table = _table("check", "", "found")
@@ -236,21 +236,6 @@ def _read_episodes(file: str) -> list[Episode]:
             raise InvalidArgumentError(f"{file}, line {number}: {what}; expected a JSON object with prompt and continuation") from None
     if not episodes:
         raise InvalidArgumentError(f"{file} holds no texts")
-    return episodes
-
-
-def _task_episodes(name: str) -> list[Episode]:
-    """Return each prompt of a task's validation split, continued by the reference of the next."""
-    from textgym.tasks import make_task
-
-    task = make_task(name)
-    prompts = task.split("validation" if "validation" in task.prompts else next(iter(task.prompts)))[:64]
-    episodes = []
-    for i, prompt in enumerate(prompts):
-        other = prompts[(i + 1) % len(prompts)]
-        text = other.references[0].removeprefix(other.text) if other.references else f" {other.text}"
-        ids = tuple(range(3, 3 + len(text.split())))
-        episodes.append(Episode(prompt.text, text, (1,), ids, prompt.references, "stop", prompt.metadata))
     return episodes
 
 

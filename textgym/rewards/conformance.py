@@ -22,6 +22,7 @@ from textgym.rewards.declaration import Declaration, declaration_of
 from textgym.rewards.protocol import Array, CompositeRewardModel, RewardSpec
 from textgym.rewards.reward import Reward, make_reward
 from textgym.rewards.serving import run_in_background
+from textgym.tasks import make_task
 
 TOLERANCE = 1e-4  # relative to 1 + |score|: a padded batch adds floating-point numbers in another order
 SAMPLE, SMALL_SAMPLE = 16, 4  # episodes in most checks; the small one for a reward that takes longer than SLOW_TEXT for one
@@ -117,6 +118,19 @@ class _FindingError(Exception):
 
 class _NotApplicableError(Exception):
     """A check that says nothing about this reward."""
+
+
+def task_episodes(name: str) -> list[Episode]:
+    """Return each prompt of a task's validation split, continued by the reference of the next."""
+    task = make_task(name)
+    prompts = task.split("validation" if "validation" in task.prompts else next(iter(task.prompts)))[:64]
+    episodes = []
+    for i, prompt in enumerate(prompts):
+        other = prompts[(i + 1) % len(prompts)]
+        text = other.references[0].removeprefix(other.text) if other.references else f" {other.text}"
+        ids = tuple(range(3, 3 + len(text.split())))
+        episodes.append(Episode(prompt.text, text, (1,), ids, prompt.references, "stop", prompt.metadata))
+    return episodes
 
 
 def check_reward(
