@@ -17,6 +17,7 @@ from textgym.errors import InvalidArgumentError, RunDirectoryError
 from textgym.experiments.evaluate import evaluate
 from textgym.experiments.statistics import Estimate
 from textgym.files import write_text
+from textgym.mdp import TokenMDP
 from textgym.policies.generation import generate
 from textgym.policies.reference import ReferenceModel
 from textgym.reward_modeling.fit import fit_reward_model
@@ -273,8 +274,6 @@ def _best_of_n_curves(
 def _samples(config: OveroptimizationConfig) -> list[list[str]]:
     """Return prompt and continuation of every sample of the untrained model, prompt by prompt."""
     agent = make_agent("base", config.task, n_envs=ROW_BATCH)
-    from textgym.mdp import TokenMDP
-
     running = agent.env.mdp
     mdp = TokenMDP(running.task, running.vocabulary, running.reward, ROW_BATCH, "validation", running.max_new_tokens)
     chosen = np.random.default_rng(0).permutation(mdp.n_prompts)[: config.prompts]
