@@ -15,7 +15,7 @@ from textgym.errors import InvalidArgumentError
 @click.argument("data")
 @click.option("--split", default="test", show_default=True, help='The part of the data to use; "" for all of it.')
 @click.option(
-    "--baselines", default="vader,length", show_default=True, help="Rewards to compare with, by name; constant is always among them."
+    "--baselines", default="vader", show_default=True, help="Rewards to compare with, by name, beside the number of words and a constant."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write an HTML report to this file.")
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="A setting of the reward.")
@@ -27,7 +27,7 @@ def evaluate_command(reward: str, data: str, split: str, baselines: str, out: Pa
     """
     import numpy as np
 
-    from textgym.reward_modeling.evaluation import evaluate
+    from textgym.reward_modeling.evaluation import Scorer, evaluate
     from textgym.reward_modeling.evaluation_report import shown, write_evaluation
     from textgym.reward_modeling.judgement_source import load_judgements
     from textgym.rewards.reward import make_reward
@@ -37,10 +37,10 @@ def evaluate_command(reward: str, data: str, split: str, baselines: str, out: Pa
         judgements = judgements.split(cast("Any", split))  # any text: an unknown one finds nothing
         if not judgements.items:
             raise InvalidArgumentError(f"{data} has no judgement of the split {split!r}; --split '' takes all")
-    others = {name: make_reward(name).score for name in baselines.split(",") if name and name != reward}
-    found = evaluate(
-        reward, make_reward(reward, **settings_from(extra)).score, judgements, {**others, "constant": lambda e: np.zeros(len(e))}
-    )
+    others: dict[str, Scorer] = {name: make_reward(name).score for name in baselines.split(",") if name and name != reward}
+    others["words"] = lambda episodes: np.array([float(len(episode.text.split())) for episode in episodes])
+    others["constant"] = lambda episodes: np.zeros(len(episodes))
+    found = evaluate(reward, make_reward(reward, **settings_from(extra)).score, judgements, others)
     from rich.table import Table
 
     grid = Table(title=f"{reward} on {found.n:,} {found.kind} of {data}" + (f", {split} split" if split else ""))
