@@ -42,6 +42,19 @@ print(json.dumps({
 """
 
 
+TRAIN = """
+import json, gymnasium as gym, textgym
+from stable_baselines3 import PPO
+from textgym.sb3 import CausalLMPolicy
+env = gym.make("textgym/ReviewContinuation-v0", reward="shout", max_new_tokens=8)
+ppo = PPO(CausalLMPolicy, env, n_steps=64, batch_size=64, n_epochs=1, gamma=1.0, policy_kwargs={"model": "reviews"}, device="cpu", seed=0)
+before = [p.detach().clone() for p in ppo.policy.parameters()]
+ppo.learn(64)
+moved = any(not old.equal(new) for old, new in zip(before, ppo.policy.parameters()))
+print(json.dumps({"steps": ppo.num_timesteps, "moved": moved, "terms": list(env.unwrapped.step(env.action_space.sample())[4]["reward_terms"])}))
+"""
+
+
 def plant(target: Path, distribution: str, entry_points: dict[str, str], modules: dict[str, str], version: str = "1.0") -> None:
     """Put a package on a path the way an installer would leave it."""
     info = target / f"{distribution.replace('-', '_')}-{version}.dist-info"
@@ -96,6 +109,13 @@ def test_an_installed_package_adds_a_reward_that_works_by_name(target: Path) -> 
     assert report["provenance"] == "shout (shout-package 0.3)"
     assert report["loud"] == [0.5, 0.0]
     assert (report["reward"], report["terminated"], report["terms"]) == (0.0, True, {"shout": 0.0})
+
+
+def test_a_stock_algorithm_trains_on_its_reward(target: Path) -> None:
+    report, _ = run(TRAIN, target)  # upper-case letters are rare in reviews, but 64 tokens have some
+    assert report["steps"] == 64
+    assert report["moved"]
+    assert report["terms"] == ["shout"]
 
 
 def test_each_broken_package_costs_one_line_and_nothing_else(tmp_path: Path) -> None:
