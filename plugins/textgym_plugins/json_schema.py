@@ -66,7 +66,8 @@ class JsonSchema:
 
     def _score(self, text: str) -> float:
         try:
-            return 1.0 if self._validator.is_valid(json.loads(text, parse_constant=_refuse, parse_float=_finite)) else self.partial
+            read = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
+            return 1.0 if self._validator.is_valid(read) else self.partial
         except (ValueError, RecursionError):  # no JSON; or nested deeper than anybody wants to read
             return 0.0
 
@@ -77,6 +78,11 @@ def _refuse(constant: str) -> NoReturn:
 
 def _finite(number: str) -> float:
     return value if math.isfinite(value := float(number)) else _refuse(number)  # 1e999 would be Infinity after all
+
+
+def _whole(number: str) -> int:
+    _finite(number)  # a schema divides by floats, which a number of 400 digits does not survive
+    return int(number)
 
 
 def _read(schema: str) -> Any:

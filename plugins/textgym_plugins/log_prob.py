@@ -52,7 +52,8 @@ class LogProb:
     def score_tokens(self, episodes: Sequence[textgym.Episode]) -> "list[NDArray[np.float32]]":
         """Return the log-probability of every token of each continuation, in nats.
 
-        With `dense` the tokens are the episode's own, where it has them; else the model's own tokenizer reads the text.
+        With `dense` the tokens are the episode's own, where it has the prompt's and the continuation's; else the model's own tokenizer
+        reads the text. (What another trainer passes has the continuation's alone, and those are its own model's.)
         """
         from textgym.lm.token_distribution import SamplingRule
         from textgym.tokenization import load_vocabulary
@@ -62,7 +63,7 @@ class LogProb:
         wholes = vocabulary.encode([e.text for e in episodes])
         segments = []
         for episode, prompt, whole in zip(episodes, prompts, wholes, strict=True):
-            if self.dense and episode.continuation_ids:
+            if self.dense and episode.prompt_ids and episode.continuation_ids:
                 segments.append((np.array(episode.prompt_ids, np.int64), np.array(episode.continuation_ids, np.int64)))
                 continue
             limit = vocabulary.context_length

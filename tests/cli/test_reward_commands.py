@@ -136,6 +136,8 @@ def test_check_of_a_sound_and_of_an_unsound_reward(environment, tmp_path):
         (["reward", "redteam", "vader", "--task", "ReviewContinuation", "--texts", "3"], "at least 8 human texts, got 3"),
         (["reward", "redteam", "vader", "--task", "ReviewContinuation", "--seed", "-1"], "--seed must be at least 0"),
         (["reward", "redteam", "vader", "--task", "ReviewContinuation", "--plot", "no/where.png"], "there is no folder no"),
+        (["reward", "redteam", "vader", "--task", "ReviewContinuation", "--plot", "taken"], "--plot taken: this is a folder, not a file"),
+        (["new-reward", "plugins"], "the module textgym_plugins of the reward 'plugins' would hide one that is installed"),
         (["new-reward", "Polite"], "lower-case words joined by hyphens, like 'politeness' or 'no-swearing', got 'Polite'"),
         (["new-reward", "2good"], "got '2good'"),
         (["new-reward", "po_lite"], "got 'po_lite'"),
@@ -157,6 +159,43 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments, said, tmp_path, mon
     assert len(errors.splitlines()) == 1
     assert sorted(os.listdir(tmp_path)) == ["file", "taken"]
     assert os.listdir(tmp_path / "taken") == []
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": 5, "continuation": "x"}, "line 2: prompt must be a text, got 5"),
+        ({"continuation": None}, "line 2: continuation must be a text, got None"),
+        ({"prompt": "x"}, "line 2: no 'continuation'"),
+        ({"continuation": "x", "references": [1]}, "line 2: references must be a text or a list of texts, got [1]"),
+        ({"continuation": "x", "metadata": 5}, "line 2: metadata must be an object, got 5"),
+    ],
+)
+def test_a_row_of_a_wrong_type_is_one_line(row, said, tmp_path, capsys):
+    file = tmp_path / "texts.jsonl"
+    file.write_text("fine\n" + json.dumps(row))
+    assert in_process("reward", "score", "vader", str(file)) == 2
+    errors = capsys.readouterr().err
+    assert said in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_what_is_scored_as_json_can_be_read_and_scored_again(tmp_path, capsys):
+    texts = [" a\u2028great\x85film", " a lone \ud800 surrogate", " 😀 مرحبا", "\r\n"]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": "It is", "continuation": text}, ensure_ascii="\ud800" in text) + "\n" for text in texts))
+    assert in_process("reward", "score", "vader", str(file), "--json") == 0
+    first = capsys.readouterr().out
+    assert [json.loads(line)["continuation"] for line in first.split("\n")[:-1]] == texts
+    file.write_text(first)
+    assert in_process("reward", "score", "vader", str(file), "--json") == 0
+    assert capsys.readouterr().out == first
+
+
+def test_a_score_that_was_given_up_is_null_in_json(capsys):
+    reward = "served(log-prob, timeout=0.00001, retries=0, on_failure=drop)"  # it reads a model first
+    assert in_process("reward", "score", reward, "--continuation", "x", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["score"] is None
 
 
 @pytest.mark.slow

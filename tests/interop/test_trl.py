@@ -56,6 +56,14 @@ def test_columns_become_references_and_metadata() -> None:
     ]
 
 
+def test_token_ids_of_trl_s_model_are_not_read_by_another_model() -> None:
+    reward = textgym.make_reward("log-prob", dense=True)
+    direct = reward.score([textgym.Episode("The movie", " was a delight.")]).tolist()
+    function = reward_function(reward)
+    assert function(["The movie"], [" was a delight."], completion_ids=[[5, 6]]) == direct
+    assert function(["The movie"], [" was a delight."], completion_ids=[[50_000, 6]]) == direct
+
+
 def test_messages_become_text() -> None:
     spy = Spy()
     prompt = [

@@ -354,6 +354,8 @@ def test_json_schema(tmp_path: Path) -> None:
     for form in (schema, json.dumps(schema), str(path)):
         assert [score("json-schema", text, schema=form, partial=0.25) for text in texts] == [1, 0.25, 0, 0, 0, 0]
     assert [score("json-schema", text, schema={"multipleOf": 0.5}) for text in ("1.5", "1.2", "1e308", "1e999")] == [1, 0, 1, 0]
+    assert score("json-schema", "1" + "0" * 400, schema={"multipleOf": 0.5}) == 0
+    assert score("json-schema", '{"n": 9007199254740993}', schema={"properties": {"n": {"const": 9007199254740993}}}) == 1
     assert score("json-schema", "[" * 100_000, schema={}) == 0
     assert score("json-schema", "[" * 900 + "]" * 900, schema={}) in (0, 1)
 

@@ -232,3 +232,14 @@ def test_scores_come_back_exactly(tmp_path: Path) -> None:
     assert cache.get(list(scores)) == scores
     cache.close()
     assert cache.get(["7"]) == {"7": scores["7"]}
+
+
+def test_a_file_left_open_to_the_end_of_the_program_is_closed_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ScoreCache(tmp_path / "scores.sqlite")
+    cache.put({"key": 1.0})
+    said: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with monkeypatch.context() as ending:
+        ending.setattr("textgym.rewards.cache.os", None)  # what the interpreter does to modules as it ends
+        cache.close()
+    assert said == []

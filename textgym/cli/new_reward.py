@@ -2,6 +2,7 @@
 
 import re
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -42,6 +43,8 @@ def write_package(name: str, folder: Path) -> None:
     if folder.exists() or folder.is_symlink():
         raise InvalidArgumentError(f"{folder} exists already: remove it or pass --out")
     module = module_name(name)
+    if find_spec(module) is not None:
+        raise InvalidArgumentError(f"the module {module} of the reward {name!r} would hide one that is installed: choose another name")
     values = {"name": name, "module": module, "class_name": "".join(part.capitalize() for part in name.split("-")) + "Reward"}
     targets = {
         "pyproject.toml.txt": "pyproject.toml",

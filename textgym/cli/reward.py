@@ -54,9 +54,9 @@ def score_command(
     total, terms = model.score_terms(episodes)
     if as_json:
         for i, episode in enumerate(episodes):
-            values = {name: float(scores[i]) for name, scores in terms.items()}
-            line = {"prompt": episode.prompt, "continuation": episode.continuation, "score": float(total[i]), "terms": values}
-            click.echo(json.dumps(line, ensure_ascii=False))
+            values = {name: _number(scores[i]) for name, scores in terms.items()}
+            line = {"prompt": episode.prompt, "continuation": episode.continuation, "score": _number(total[i]), "terms": values}
+            click.echo(json.dumps(line))  # ASCII: a lone surrogate, or a line break of Unicode's, arrives as it was
         return
     names = list(terms) if len(terms) > 1 else []
     click.echo("  ".join([f"{'score':>9}", *(f"{name:>{max(9, len(name))}}" for name in names), "text"]))
@@ -138,6 +138,8 @@ def redteam_command(
     for option, file in (("--plot", plot_file), ("--json", json_file)):
         if file and not Path(file).parent.is_dir():
             raise InvalidArgumentError(f"{option} {file}: there is no folder {Path(file).parent}")
+        if file and Path(file).is_dir():
+            raise InvalidArgumentError(f"{option} {file}: this is a folder, not a file")
     set_threads(1)
     from textgym.rewards.redteam import redteam
     from textgym.rewards.reward import make_reward
@@ -220,23 +222,42 @@ def _read_episodes(file: str) -> list[Episode]:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"cannot read {file}: {error}") from None
     episodes = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # not `splitlines`: a JSON text may hold U+2028 and the like
         if not line.strip():
             continue
         if not line.lstrip().startswith("{"):
-            episodes.append(Episode("", line))
+            episodes.append(Episode("", line.rstrip("\r")))
             continue
         try:
-            row = json.loads(line)
-            references = row.get("references", ())
-            references = (references,) if isinstance(references, str) else tuple(references)
-            episodes.append(Episode(row.get("prompt", ""), row["continuation"], references=references, metadata=row.get("metadata", {})))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise InvalidArgumentError(f"{file}, line {number}: {what}; expected a JSON object with prompt and continuation") from None
+            episodes.append(_episode(json.loads(line)))
+        except ValueError as error:
+            raise InvalidArgumentError(f"{file}, line {number}: {error}; expected a JSON object with prompt and continuation") from None
     if not episodes:
         raise InvalidArgumentError(f"{file} holds no texts")
     return episodes
+
+
+def _number(score: Any) -> float | None:
+    """Return a score as JSON knows it: null for a text that the reward gave up."""
+    return float(score) if np.isfinite(score) else None
+
+
+def _episode(row: dict[str, Any]) -> Episode:
+    """Return a row as an episode; raises `ValueError` that names what is missing or of the wrong type."""
+    if "continuation" not in row:
+        raise ValueError("no 'continuation'")
+    prompt, continuation, references, metadata = (
+        row.get(n, d) for n, d in (("prompt", ""), ("continuation", ""), ("references", ()), ("metadata", {}))
+    )
+    references = [references] if isinstance(references, str) else references
+    for name, value in (("prompt", prompt), ("continuation", continuation)):
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be a text, got {value!r:.80}")
+    if not isinstance(references, (list, tuple)) or not all(isinstance(reference, str) for reference in references):
+        raise ValueError(f"references must be a text or a list of texts, got {references!r:.80}")
+    if not isinstance(metadata, dict):
+        raise ValueError(f"metadata must be an object, got {metadata!r:.80}")
+    return Episode(prompt, continuation, references=tuple(references), metadata=metadata)
 
 
 def _one_line(text: str) -> str:

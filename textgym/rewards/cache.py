@@ -5,7 +5,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,10 @@ class _Connection:
         with self.connection:
             self.connection.execute("CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID")
 
-    def __del__(self) -> None:
+    def __del__(self, process: Callable[[], int] = os.getpid) -> None:  # at the end of the program the module `os` may be gone
         connection = getattr(self, "connection", None)
         if connection is not None:
-            if self.pid == os.getpid():
+            if self.pid == process():
                 connection.close()
             else:
                 _inherited.append(connection)

@@ -25,6 +25,11 @@ class Composite:
 
     def __init__(self, *inside: "RewardSpec | Reward") -> None:
         self.inside = tuple(make_reward(spec) for spec in inside)
+        for term in (term for reward in self.inside for term in reward.terms):
+            if getattr(term.model, "only_along_the_way", False):
+                raise InvalidArgumentError(
+                    f"{term.name} pays along the way, and what is around it pays at the end, when nothing is left of that: add it outside"
+                )
         declared = [declaration_of(term.model) for reward in self.inside for term in reward.terms]
         self.deterministic = all(d.deterministic for d in declared)
         self.needs_references = any(d.needs_references for d in declared)

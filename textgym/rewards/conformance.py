@@ -18,6 +18,7 @@ import numpy as np
 
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError, TextgymError, one_line
+from textgym.rewards.composition import range_of
 from textgym.rewards.declaration import Declaration, declaration_of
 from textgym.rewards.protocol import Array, CompositeRewardModel, RewardSpec
 from textgym.rewards.reward import Reward, make_reward
@@ -209,10 +210,10 @@ def _declaration(reward: Reward) -> Declaration:
     each = [declaration_of(term.model) for term in reward.terms]
     if len(each) == 1 and reward.terms[0].weight == 1:
         return each[0]
-    ends = [sorted((t.weight * d.low, t.weight * d.high)) if t.weight else (0.0, 0.0) for t, d in zip(reward.terms, each, strict=True)]
+    low, high = range_of(reward)
     return Declaration(
-        low=sum(low for low, _ in ends),
-        high=sum(high for _, high in ends),
+        low=low,
+        high=high,
         needs_references=any(d.needs_references for d in each),
         deterministic=all(d.deterministic for d in each),
         min_texts_per_second=min(d.min_texts_per_second for d in each),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from textgym.episode import Episode
-from textgym.errors import InvalidArgumentError, UnknownNameError
+from textgym.errors import InvalidArgumentError, TextgymError, UnknownNameError, one_line
 from textgym.plugin_manager import check_options, installed_plugins
 from textgym.rewards.adapt import as_reward_model
 from textgym.rewards.expression import SECRET, Call, is_sum, join, parse, show
@@ -30,7 +30,9 @@ class Reward:
         names = [term.name for term in self.terms]
         for name in names:
             if names.count(name) > 1:
-                raise InvalidArgumentError(f"the reward {name!r} occurs twice in one sum: add its weights up")
+                raise InvalidArgumentError(
+                    f"the reward {name!r} occurs twice in one sum: add its weights up, or name two different functions differently"
+                )
 
     @property
     def name(self) -> str:
@@ -157,14 +159,16 @@ def _term(call: Call, name: str | None = None, weight: float = 1.0) -> RewardTer
     check_options(f"reward {call.name!r}", registration.factory, call.options, given=len(inside))
     try:
         model = as_reward_model(registration.factory(*inside, **call.options))
-    except TypeError as error:  # too many or too few arguments; anything else goes on its way
-        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-            raise
-        if missing := _missing(registration.factory, len(inside), call.options):
+    except TextgymError:
+        raise
+    except (TypeError, ValueError) as error:
+        called = error.__traceback__ is None or error.__traceback__.tb_next is None  # else the arguments fit, and one has a wrong value
+        if called and (missing := _missing(registration.factory, len(inside), call.options)):
             raise InvalidArgumentError(
                 f"reward {call.name!r} needs {', '.join(missing)}: write {call.name}({', '.join(f'{name}=...' for name in missing)})"
             ) from None
-        raise InvalidArgumentError(f"reward {call.name!r} cannot be made from {show(call)}: {error}") from None
+        reason = str(error) if called else one_line(error)
+        raise InvalidArgumentError(f"reward {call.name!r} cannot be made from {show(call)}: {reason}") from error
     options = {key: value for key, value in call.options.items() if key != SECRET}
     settings = {**{str(i): a.identity() if isinstance(a, Reward) else a for i, a in enumerate(inside)}, **options}
     return RewardTerm(name or call.name, model, weight, str(registration.provenance), settings)

@@ -16,6 +16,7 @@ from textgym.errors import InvalidArgumentError, RewardError, TemporaryRewardErr
 T = TypeVar("T")
 OnFailure = Literal["fail", "drop"]
 LONGEST_PAUSE = 60.0  # seconds between two attempts, whatever the other side asks for
+LEAST_PATIENCE = 1.0  # seconds before an event loop counts as blocked: a busy machine is slow, too
 FAULTS_OF_THE_CODE = (TypeError, AttributeError, NameError, AssertionError, NotImplementedError, ImportError)
 
 
@@ -87,7 +88,7 @@ def serve(
         check: Turns an answer into a result, or raises `RewardError` if it is none: then the attempt has failed.
     """
     pieces = [episodes[i : i + serving.batch_size] for i in range(0, len(episodes), serving.batch_size)]
-    return run_in_background(_serve(score, pieces, serving, check), serving.timeout)
+    return run_in_background(_serve(score, pieces, serving, check), max(serving.timeout, LEAST_PATIENCE))
 
 
 async def _serve(score: Callable[..., Any], pieces: Sequence[Sequence[Episode]], serving: Serving, check: Callable[..., Any]) -> list[Any]:

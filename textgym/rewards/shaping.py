@@ -30,6 +30,8 @@ class Shaping:
         Ng, Harada and Russell 1999, "Policy invariance under reward transformations", ICML; Φ(end) = 0: Grześ 2017, AAMAS.
     """
 
+    only_along_the_way = True  # of a whole episode, nothing is left of it that depends on what was written
+
     def __init__(self, potential: "RewardSpec | Reward", gamma: float = 1.0) -> None:
         self.potential, self.gamma = make_reward(potential), finite("shaping: gamma", gamma)
         if not 0 < self.gamma <= 1:
