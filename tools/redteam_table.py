@@ -25,7 +25,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "is-my-reward-sound.md"
 BEGIN, END = "<!-- bundled rewards: begin -->", "<!-- bundled rewards: end -->"
 HEAD = "| reward | checks passed | strongest exploit | its text | beats, of human texts |\n|---|---|---|---|---|\n"
 USUAL_TASK = "ReviewContinuation-v0"
-LONGEST = 70  # characters of an exploit's text
+LONGEST = 300  # characters of an exploit's text
 EXAMPLES = {  # of rewards that are not made from their name alone
     "clip": "clip(human-rating, -2, 2)",
     "ensemble": "ensemble(human-rating, vader, how=min)",
