@@ -72,9 +72,7 @@ class FittedReward:
         self._take(scorer.to(device), objective, found, Guard.load(folder) if GUARD in found["files"] else None)
 
     @classmethod
-    def of(
-        cls, scorer: "Scorer", objective: "Objective", description: dict[str, Any], guard: "Guard | None" = None
-    ) -> "FittedReward":
+    def of(cls, scorer: "Scorer", objective: "Objective", description: dict[str, Any], guard: "Guard | None" = None) -> "FittedReward":
         """Return the reward model of a scorer and an objective in memory; `description` is stored as it is."""
         made = cls.__new__(cls)
         made._take(scorer, objective, description, guard)

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 DESCRIPTION, WEIGHTS = "guard.json", "guard.safetensors"
 PIECE = re.compile(r"\w+(?:['’]\w+)?|[^\w\s]+")
 ENDINGS = ("ing", "ed", "ly", "s")
-N_FREQUENT = 150  # words that keep their shape in a skeleton: mostly function words
+N_FREQUENT = 80  # words that keep their shape in a skeleton: mostly function words
 USUAL = 0.5  # share of words of running text that are common
 WIDTH = 1.0  # nats of log odds between full trust and none
 
@@ -52,7 +52,9 @@ class Guard:
         self._vectorizer.idf_ = self.idf
 
     @classmethod
-    def fit(cls, human: Sequence[str], exploits: Sequence[str], spared: Sequence[str], ceiling: float, share: float = 0.98, penalty: float = 1.0) -> "Guard":
+    def fit(
+        cls, human: Sequence[str], exploits: Sequence[str], spared: Sequence[str], ceiling: float, share: float = 0.98, penalty: float = 1.0
+    ) -> "Guard":
         """Return the guard that tells exploits from human texts.
 
         Args:
@@ -67,7 +69,9 @@ class Guard:
             InvalidArgumentError: There are no texts of one kind, or a number is out of its range.
         """
         if not (human and exploits and spared):
-            raise InvalidArgumentError(f"a guard needs texts of each kind, got {len(human)} human, {len(exploits)} exploits, {len(spared)} spared")
+            raise InvalidArgumentError(
+                f"a guard needs texts of each kind, got {len(human)} human, {len(exploits)} exploits, {len(spared)} spared"
+            )
         if not 0 < share < 1:
             raise InvalidArgumentError(f"share of human texts to be spared must be between 0 and 1, got {share}")
         from scipy.sparse import csr_matrix, hstack
@@ -82,7 +86,7 @@ class Guard:
         figures = np.stack([form(text, kept) for text in texts])
         centre, spread = figures.mean(0), np.maximum(figures.std(0), 1e-3)
         matrix = hstack([runs, csr_matrix((figures - centre) / spread)]).tocsr()
-        model = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=300)
+        model = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=200)
         model.fit(matrix, np.r_[np.zeros(len(human)), np.ones(len(exploits))])
         features = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.__getitem__)
         made = cls(frequent, features, vectorizer.idf_, centre, spread, model.coef_[0], float(model.intercept_[0]), 0.0, ceiling)
