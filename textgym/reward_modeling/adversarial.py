@@ -63,8 +63,8 @@ class HardeningSettings:
     reorderings: int = 1
     fools: float = 25.0
     held_out: tuple[str, ...] = ()
-    spared: float = 0.985
-    ceiling: float = 0.25
+    spared: float = 0.97
+    ceiling: float = 0.5
     rating: float | None = None
     max_loss: float = 0.02
     samples: int = 16
@@ -317,7 +317,7 @@ class _Hardening:
     def _texts(self, split: Literal["train", "validation"]) -> list[str]:
         return [texts_of(item)[0] for item in self.judgements.split(split).items]
 
-    def _references(self, most: int = 3000) -> list[str]:
+    def _references(self, most: int = 1500) -> list[str]:
         """Return human texts of the task's training prompts, whole, spread over the prompts."""
         found = [r if r.startswith(p.text) else p.text + r for p in self.task.split("train") for r in p.references]
         return found[:: math.ceil(len(found) / most)] if found else []

@@ -3,8 +3,10 @@
 import json
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class Guard:
         features: Runs of pieces, in the order of the weights.
         idf: Of each run, (features,).
         centre, spread: Of the figures of form in the fitted texts, (figures,).
-        weight: Of runs, then of figures, (features + figures,).
+        weight: Of runs, then of figures and their products.
         bias: Added to both.
         threshold: Log odds of being an exploit up to which a score is left alone.
         ceiling: Score that a text which is surely an exploit cannot exceed.
@@ -53,7 +55,7 @@ class Guard:
 
     @classmethod
     def fit(
-        cls, human: Sequence[str], exploits: Sequence[str], spared: Sequence[str], ceiling: float, share: float = 0.98, penalty: float = 1.0
+        cls, human: Sequence[str], exploits: Sequence[str], spared: Sequence[str], ceiling: float, share: float = 0.98, penalty: float = 0.2
     ) -> "Guard":
         """Return the guard that tells exploits from human texts.
 
@@ -85,9 +87,11 @@ class Guard:
         runs = vectorizer.fit_transform([skeleton(text, kept) for text in texts])
         figures = np.stack([form(text, kept) for text in texts])
         centre, spread = figures.mean(0), np.maximum(figures.std(0), 1e-3)
-        matrix = hstack([runs, csr_matrix((figures - centre) / spread)]).tocsr()
-        model = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=200)
-        model.fit(matrix, np.r_[np.zeros(len(human)), np.ones(len(exploits))])
+        matrix = hstack([runs, csr_matrix(_with_products((figures - centre) / spread))]).tocsr()
+        model = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=80)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn's ConvergenceWarning: stopping early is a penalty, too
+            model.fit(matrix, np.r_[np.zeros(len(human)), np.ones(len(exploits))])
         features = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.__getitem__)
         made = cls(frequent, features, vectorizer.idf_, centre, spread, model.coef_[0], float(model.intercept_[0]), 0.0, ceiling)
         made.threshold = float(np.quantile(made.log_odds(spared), share))
@@ -98,7 +102,7 @@ class Guard:
         if not texts:
             return np.zeros(0)
         runs = self._vectorizer.transform([skeleton(text, self._kept) for text in texts])
-        figures = (np.stack([form(text, self._kept) for text in texts]) - self.centre) / self.spread
+        figures = _with_products((np.stack([form(text, self._kept) for text in texts]) - self.centre) / self.spread)
         n = len(self.features)
         return np.asarray(runs @ self.weight[:n] + figures @ self.weight[n:] + self.bias, np.float64)
 
@@ -127,7 +131,9 @@ class Guard:
         words = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         arrays = load_file(folder / WEIGHTS)
         bias = float(arrays.pop("bias")[0])
-        return cls(**words, **arrays, bias=bias)
+        made: Any = cls
+        guard: Guard = made(**words, **arrays, bias=bias)
+        return guard
 
 
 def skeleton(text: str, kept: frozenset[str]) -> str:
@@ -144,7 +150,7 @@ def skeleton(text: str, kept: frozenset[str]) -> str:
 
 
 def form(text: str, kept: frozenset[str]) -> Array:
-    """Return figures of a text's form, (12,): lengths in logarithms, the rest shares."""
+    """Return figures of a text's form, (14,): lengths in logarithms, the rest shares."""
     pieces = PIECE.findall(text.lower())
     words = [piece for piece in pieces if piece[0].isalnum()]
     n, n_characters = max(1, len(words)), max(1, len(text))
@@ -154,7 +160,7 @@ def form(text: str, kept: frozenset[str]) -> Array:
     for word in words:
         bare = 0 if word in kept else bare + 1
         longest = max(longest, bare)
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(pairwise(words))
     run = max((len(match.group()) for match in re.finditer(r"(\S)\1*", text)), default=0)
     return np.array(
         [
@@ -170,8 +176,17 @@ def form(text: str, kept: frozenset[str]) -> Array:
             (len(pieces) - len(words)) / max(1, len(pieces)),
             sum(not c.isascii() for c in text) / n_characters,
             float(bool(pieces) and pieces[-1][-1] in ".!?"),
+            sum(a not in kept and b not in kept for a, b in pairs) / max(1, len(pairs)),
+            pieces.count(",") / n,
         ]
     )
+
+
+def _with_products(figures: Array) -> Array:
+    """Return standardised figures and their products, (n, figures · (figures + 3) / 2): what is odd is often odd only together."""
+    figures = np.clip(figures, -4, 4)
+    rows, columns = np.triu_indices(figures.shape[1])
+    return np.concatenate([figures, figures[:, rows] * figures[:, columns] / 2], axis=1)
 
 
 def _vectorizer(**options: Any) -> Any:
