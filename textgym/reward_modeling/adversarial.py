@@ -64,7 +64,7 @@ class HardeningSettings:
     fools: float = 25.0
     held_out: tuple[str, ...] = ()
     spared: float = 0.97
-    ceiling: float = 0.5
+    ceiling: float = 0.45
     rating: float | None = None
     max_loss: float = 0.02
     samples: int = 16
