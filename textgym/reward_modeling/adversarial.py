@@ -123,8 +123,8 @@ class Hardened:
     Attributes:
         reward: The model of the chosen round.
         rounds: Measures on the task's validation prompts, the first before hardening.
-        chosen: Index of the round in `rounds`: of those that lost no more than allowed, the one whose worst exploit beats fewest human
-            texts, then with the lowest mean; 0 if every round lost too much.
+        chosen: Index of the round in `rounds`: of those that lost no more than allowed, the one whose exploits beat fewest human texts
+            on average over the kinds; 0 if every round lost too much.
         before, after: Measures that chose nothing: test ratings and test prompts, where there are any.
         exploits: What was learnt from.
     """
@@ -192,7 +192,7 @@ def harden(
         rounds.append(run.measure(model, "validation"))
         report(number, rounds[-1])
     allowed = [i for i, measure in enumerate(rounds) if measure.pearson >= rounds[0].pearson - settings.max_loss]
-    chosen = min(allowed, key=lambda i: (rounds[i].highest, rounds[i].mean))
+    chosen = min(allowed, key=lambda i: rounds[i].mean)
     show(total - 1, total, "measuring on test prompts")
     before, after = (run.measure(m, "test", n) for m, n in ((first, 0), (models[chosen], rounds[chosen].n_exploits)))
     told = {
