@@ -49,7 +49,7 @@ def test_the_folder_gives_back_the_same_scores_and_tells_the_rounds(hardened):
     scores = reward.score(episodes)
     np.testing.assert_array_equal(scores, result.reward.score(episodes))
     np.testing.assert_allclose([reward.score([episode])[0] for episode in episodes], scores, rtol=0, atol=1e-6)
-    assert scores[1] < scores[0]
+    assert result.reward.guard.trust([episodes[1].text])[0] == 0
     told = json.loads((folder / "reward_model.json").read_text())
     assert told["hardening"]["chosen"] == result.chosen
     assert len(told["hardening"]["rounds"]) == 2
@@ -64,7 +64,7 @@ def test_a_guard_sees_form_and_no_content():
     assert (
         skeleton("A truly moving film, 3 times!", kept) == skeleton("A simply boring play, 4 times!", kept) == "^ a ~ly ~ing ~ , 0 ~s ! $"
     )
-    np.testing.assert_array_equal(form("The plot was dull.", kept), form("The cast was fine.", kept))
+    np.testing.assert_array_equal(form("The plot was dire.", kept), form("The cast was fine.", kept))
     human = [f"the {x} of the {y} is {z}." for x in ("plot", "cast") for y in ("film", "play", "book") for z in ("dull", "fine", "odd")]
     exploits = [f"{x} {y} {x} {y}" for x in ("fine", "good", "best") for y in ("great", "lovely", "superb")]
     guard = Guard.fit(human, exploits, human, ceiling=-1.0)
