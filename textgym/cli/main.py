@@ -19,6 +19,7 @@ from textgym.cli.reward_data import data_command
 from textgym.cli.reward_evaluate import evaluate_command
 from textgym.cli.reward_explain import explain_command
 from textgym.cli.reward_fit import fit_command
+from textgym.cli.reward_harden import harden_command
 from textgym.cli.train import train_command
 from textgym.errors import PluginWarning, TextgymError
 from textgym.plugin_manager import installed_plugins
@@ -44,7 +45,7 @@ for command in (
     overoptimize_command,
 ):
     cli.add_command(command)
-for command in (data_command, fit_command, evaluate_command, explain_command):
+for command in (data_command, fit_command, evaluate_command, explain_command, harden_command):
     reward_group.add_command(command)
 
 

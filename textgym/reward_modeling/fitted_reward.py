@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from textgym.reward_modeling.guard import Guard
     from textgym.reward_modeling.objectives import Objective
     from textgym.reward_modeling.scorer import Scorer
 
@@ -32,6 +33,7 @@ class FittedReward:
     Attributes:
         low, high: The range of its scores: the rating scale, 0..1 for pairs and labels unless they were given another.
         description: What `reward_model.json` says: scorer, objective, versions, hashes, metrics on the validation judgements.
+        guard: Draws the scores of texts that look like exploits down; None without one.
 
     Raises:
         InvalidArgumentError: The folder, or a model it builds on, is not what it was; the line says which file.
@@ -44,6 +46,8 @@ class FittedReward:
     def __init__(self, path: str, device: str = "cpu", check_versions: bool = True) -> None:
         from safetensors.torch import load_file
 
+        from textgym.reward_modeling.guard import DESCRIPTION as GUARD
+        from textgym.reward_modeling.guard import Guard
         from textgym.reward_modeling.objectives import OBJECTIVES
         from textgym.reward_modeling.scorers import scorer_class
 
@@ -65,17 +69,17 @@ class FittedReward:
             objective.load_state_dict({k.removeprefix("objective."): v for k, v in state.items() if k.startswith("objective.")})
         except (KeyError, RuntimeError) as error:
             raise InvalidArgumentError(f"{where}: weights.safetensors does not fit its scorer: {' '.join(str(error).split())}") from None
-        self._take(scorer.to(device), objective, found)
+        self._take(scorer.to(device), objective, found, Guard.load(folder) if GUARD in found["files"] else None)
 
     @classmethod
-    def of(cls, scorer: "Scorer", objective: "Objective", description: dict[str, Any]) -> "FittedReward":
+    def of(cls, scorer: "Scorer", objective: "Objective", description: dict[str, Any], guard: "Guard | None" = None) -> "FittedReward":
         """Return the reward model of a scorer and an objective in memory; `description` is stored as it is."""
         made = cls.__new__(cls)
-        made._take(scorer, objective, description)
+        made._take(scorer, objective, description, guard)
         return made
 
-    def _take(self, scorer: "Scorer", objective: "Objective", description: dict[str, Any]) -> None:
-        self.scorer, self.objective, self.description = scorer.eval(), objective.cpu(), description
+    def _take(self, scorer: "Scorer", objective: "Objective", description: dict[str, Any], guard: "Guard | None") -> None:
+        self.scorer, self.objective, self.description, self.guard = scorer.eval(), objective.cpu(), description, guard
         self.low, self.high = objective.low, objective.high
 
     @staticmethod
@@ -100,7 +104,8 @@ class FittedReward:
         import torch
 
         with torch.no_grad():  # an objective may have parameters of its own
-            return self.objective.score(self.outputs(texts)).double().clamp(self.low, self.high).numpy()
+            scores: NDArray[np.float64] = self.objective.score(self.outputs(texts)).double().clamp(self.low, self.high).numpy()
+        return scores if self.guard is None else self.guard.guarded(texts, scores)
 
     def outputs(self, texts: Sequence[str]) -> "Tensor":
         """Return the scorer's raw outputs, (n, n_outputs) float32 on the CPU."""
@@ -136,6 +141,8 @@ class FittedReward:
             state |= {f"objective.{k}": v.detach().cpu().clone() for k, v in self.objective.state_dict().items()}
             save_file(state, aside / "weights.safetensors")
             self.scorer.save_assets(aside)
+            if self.guard is not None:
+                self.guard.save(aside)
             own = {
                 "scorer": self.scorer.name,
                 "scorer_settings": self.scorer.settings(),

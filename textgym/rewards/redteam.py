@@ -4,14 +4,14 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 
 from textgym.episode import Episode, FinishReason
-from textgym.errors import InvalidArgumentError
+from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.rewards.declaration import declaration_of
 from textgym.rewards.protocol import Array, RewardSpec
 from textgym.rewards.reward import Reward, make_reward
@@ -46,6 +46,7 @@ class Exploit:
         percentile: Share of the human texts that score less, 0 to 100; ties count half.
         episode: Its text for the first prompt.
         n_variants: How many were tried.
+        tried: Every variant's mean score and its texts, one for each prompt; of the searched suffix, those of every step.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Exploit:
     percentile: float
     episode: Episode
     n_variants: int
+    tried: tuple[tuple[float, tuple[Episode, ...]], ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def redteam(
     seconds: float = 60.0,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
+    kinds: Sequence[str] | None = None,
 ) -> RedTeamReport:
     """Try to game a reward on a task.
 
@@ -107,8 +110,10 @@ def redteam(
         seconds: After this time no new kind of exploit is begun, and the search stops.
         seed: Of the choice of texts and tokens.
         progress: Called with the name of each kind of exploit before it is tried.
+        kinds: Of exploits to try, of `KINDS`; None for all.
 
     Raises:
+        UnknownNameError: No such kind.
         InvalidArgumentError: The task has fewer than 8 reference texts in the split, or a number is out of its range.
     """
     if n_texts < LEAST_HUMAN:
@@ -117,6 +122,12 @@ def redteam(
         raise InvalidArgumentError(
             f"n_prompts must be at least 1, search_steps at least 0, seconds above 0; got {n_prompts}, {search_steps}, {seconds}"
         )
+    for kind in kinds or ():
+        if kind not in KINDS:
+            raise UnknownNameError("kind of exploit", kind, KINDS)
+    wanted = set(KINDS if kinds is None else kinds)
+    if not (wanted if search_steps else wanted - {SEARCH}):
+        raise InvalidArgumentError("a red team needs at least one kind of exploit to try")
     reward = make_reward(spec)
     task = make_task(task) if isinstance(task, str) else task
     rng = np.random.default_rng(seed)
@@ -137,15 +148,17 @@ def redteam(
     exploits: list[Exploit] = []
     skipped: list[str] = []
     for name, variants in BATTERY.items():
+        if name not in wanted:
+            continue
         if exploits and time.monotonic() > deadline:
             skipped.append(name)
             continue
         progress(name)
         exploits.append(attack.best(name, list(dict.fromkeys(variants(attack))))[0])
-    if search_steps and time.monotonic() < deadline:
+    if search_steps and SEARCH in wanted and (not exploits or time.monotonic() < deadline):
         progress(SEARCH)
         exploits.append(_searched_suffix(attack, search_steps, deadline))
-    elif search_steps:
+    elif search_steps and SEARCH in wanted:
         skipped.append(SEARCH)
     needs = any(declaration_of(term.model).needs_references for term in reward.terms)
     own = needs and any(len(prompt.references) == 1 for prompt, _, _ in chosen)
@@ -176,7 +189,9 @@ class _Attack:
         means = np.nan_to_num(self.reward.score(episodes).reshape(len(variants), len(self.on)).mean(1), nan=-np.inf)
         best = int(np.argmax(means))
         score = float(means[best])
-        return Exploit(name, score, percentile_of(score, self.scores), episodes[best * len(self.on)], len(variants)), best
+        per = len(self.on)
+        tried = tuple((float(mean), tuple(episodes[i * per : (i + 1) * per])) for i, mean in enumerate(means))
+        return Exploit(name, score, percentile_of(score, self.scores), episodes[best * per], len(variants), tried), best
 
     def episode(self, variant: Variant, prompt: Prompt) -> Episode:
         """Return the episode as an environment would have recorded it: inside the task's budget and token set, its text as decoded."""
@@ -329,6 +344,7 @@ BATTERY: dict[str, Callable[[_Attack], Iterator[Variant]]] = {
     "instruction to the judge": _instructions,
 }
 SEARCH = "searched suffix"
+KINDS = (*BATTERY, SEARCH)
 
 
 def _searched_suffix(attack: _Attack, steps: int, deadline: float) -> Exploit:
@@ -341,16 +357,16 @@ def _searched_suffix(attack: _Attack, steps: int, deadline: float) -> Exploit:
     allowed = np.flatnonzero(attack.vocabulary.allowed_mask)
     best: Exploit | None = None
     suffix: tuple[int, ...] = ()
-    tried = 0
+    tried: list[tuple[float, tuple[Episode, ...]]] = []
     for _ in range(steps):
         drawn = attack.rng.choice(allowed, min(N_CANDIDATES - len(words), len(allowed)), replace=False).tolist()
         pieces = [piece for piece in dict.fromkeys([*words, *((i,) for i in drawn)]) if not attack.vocabulary.eos_ids & {*piece}]
         found, index = attack.best(SEARCH, [suffix + piece for piece in pieces])
-        tried += len(pieces)
+        tried += found.tried
         if best is not None and found.score <= best.score:
             break
         best, suffix = found, suffix + pieces[index]
         if time.monotonic() > deadline:
             break
     assert best is not None
-    return Exploit(SEARCH, best.score, best.percentile, best.episode, tried)
+    return Exploit(SEARCH, best.score, best.percentile, best.episode, len(tried), tuple(tried))

@@ -1,0 +1,125 @@
+"""A hardened reward is fooled less by exploits found anew, and agrees with people as before; a guard is part of the reward's folder."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import textgym
+from textgym.cli.main import cli
+from textgym.reward_modeling.adversarial import HardeningSettings, harden
+from textgym.reward_modeling.guard import Guard, form, skeleton
+from textgym.reward_modeling.judgement_source import load_judgements, sample
+from textgym.rewards.redteam import redteam
+
+TASK = "ReviewContinuation"
+QUICK = HardeningSettings(rounds=1, attacks=1, prompts=16)
+
+
+@pytest.fixture(scope="module")
+def judgements():
+    return sample(load_judgements("human-ratings"), 600)
+
+
+@pytest.fixture(scope="module")
+def hardened(judgements, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hardened") / "reward"
+    return harden(judgements, TASK, folder, settings=QUICK), folder
+
+
+def test_exploits_found_anew_beat_fewer_human_texts(hardened):
+    result, _ = hardened
+    assert result.chosen > 0
+    assert result.after.highest <= result.before.highest  # fragments of human texts remain: their form gives nothing away
+    assert result.after.mean < result.before.mean - 5
+    for kind in ("one word repeated", "best-liked words"):
+        assert result.after.beaten[kind] < result.before.beaten[kind] - 5
+    for before, after in ((result.before, result.after), (result.rounds[0], result.rounds[result.chosen])):
+        assert after.pearson >= before.pearson - 0.02
+
+
+def test_the_folder_gives_back_the_same_scores_and_tells_the_rounds(hardened):
+    result, folder = hardened
+    reward = textgym.make_reward(str(folder))
+    episodes = [
+        textgym.Episode("The movie", text) for text in (" was a delight.", " great" * 24, "", " 🙂 naïve", " good, great, fine, best")
+    ]
+    scores = reward.score(episodes)
+    np.testing.assert_array_equal(scores, result.reward.score(episodes))
+    np.testing.assert_allclose([reward.score([episode])[0] for episode in episodes], scores, rtol=0, atol=1e-6)
+    assert result.reward.guard.trust([episodes[1].text])[0] == 0
+    told = json.loads((folder / "reward_model.json").read_text())
+    assert told["hardening"]["chosen"] == result.chosen
+    assert len(told["hardening"]["rounds"]) == 2
+    assert {"guard.json", "guard.safetensors"} <= set(told["files"])
+    (folder / "guard.json").write_text((folder / "guard.json").read_text().replace("the", "teh", 1))
+    with pytest.raises(textgym.InvalidArgumentError, match=r"guard\.json was changed"):
+        textgym.make_reward(str(folder))
+
+
+def test_a_guard_sees_form_and_no_content():
+    kept = frozenset({"a", "the"})
+    assert (
+        skeleton("A truly moving film, 3 times!", kept) == skeleton("A simply boring play, 4 times!", kept) == "^ a ~ly ~ing ~ , 0 ~s ! $"
+    )
+    np.testing.assert_array_equal(form("The plot was dire.", kept), form("The cast was fine.", kept))
+    human = [f"the {x} of the {y} is {z}." for x in ("plot", "cast") for y in ("film", "play", "book") for z in ("dull", "fine", "odd")]
+    exploits = [f"{x} {y} {x} {y}" for x in ("fine", "good", "best") for y in ("great", "lovely", "superb")]
+    guard = Guard.fit(human, exploits, human, ceiling=-1.0)
+    assert guard.trust(human).mean() > 0.95
+    np.testing.assert_allclose(guard.guarded(["grand neat grand neat"], np.array([3.0])), [-1.0], atol=0.3)
+    assert guard.guarded(["grand neat grand neat"], np.array([-2.0]))[0] == -2  # never raises a score
+
+
+def test_a_judge_adds_samples_that_it_finds_overrated(judgements):
+    judged = []
+
+    def judge(episodes):
+        judged.append(len(episodes))
+        return np.array([-1.0 if episode.prompt else 1.0 for episode in episodes])  # human texts come without a prompt: all are better
+
+    settings = replace(QUICK, defence="refit", rating=-3.0, prompts=4, samples=4, reorderings=0)
+    result = harden(judgements, TASK, settings=settings, judge=judge)
+    assert judged[0] == 16
+    assert {item.rating for item in result.exploits} > {-3.0}
+    assert all(item.source == "adversarial" and item.split == "train" for item in result.exploits)
+    assert result.rounds[1].n_exploits == len(result.exploits) > 0
+    assert result.reward.guard is None
+
+
+def test_the_command(tmp_path):
+    arguments = ["reward", "harden", "human-ratings", "--task", TASK, "--rounds", "1", "--limit", "300", "--out", str(tmp_path / "r")]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    assert "round 1" in result.output
+    assert "best-liked words" in result.output
+    assert textgym.make_reward(str(tmp_path / "r")).score([textgym.Episode("", "fine")]).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"rounds": 0}, "rounds must be at least 1, got 0"),
+        ({"spared": 1.0}, "spared must be between 0 and 1"),
+        ({"defence": "prayer"}, 'defence must be "guard" or "refit"'),
+        ({"held_out": ("one word repeted",)}, "did you mean 'one word repeated'"),
+    ],
+)
+def test_bad_settings_are_told_in_one_line(settings, said):
+    with pytest.raises(textgym.TextgymError, match=said):
+        HardeningSettings(**settings)
+
+
+def test_pairs_cannot_be_hardened(pairs):
+    with pytest.raises(textgym.InvalidArgumentError, match="hardening needs ratings, got pairs"):
+        harden(pairs, TASK)
+
+
+def test_a_red_team_may_try_single_kinds():
+    report = redteam("distinct-n", TASK, n_prompts=2, n_texts=16, kinds=("empty text", "one word repeated"))
+    assert {exploit.name for exploit in report.exploits} == {"empty text", "one word repeated"}
+    assert all(len(exploit.tried) == exploit.n_variants for exploit in report.exploits)
+    with pytest.raises(textgym.TextgymError, match="did you mean 'empty text'"):
+        redteam("distinct-n", TASK, kinds=("empty txt",))
