@@ -86,6 +86,7 @@ def test_reading(text: str, expected: Any) -> None:
     [
         ("", "expected the name of a reward at the beginning, got 'the end'"),
         ("a +", "expected the name of a reward after 'a \\+'"),
+        ("a-0.5*b", "with spaces around it"),
         ("a b", "expected \\+, - or the end after 'a', got 'b'"),
         ("0.5 a", "expected a \\* after the weight"),
         ("a(", "expected the name of a reward after 'a\\('"),

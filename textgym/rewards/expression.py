@@ -233,7 +233,7 @@ class _Reader:
     def expect_end(self) -> None:
         self.peek("")
         if self.at < len(self.text):
-            self.fail("+, - or the end")
+            self.fail("+, - (with spaces around it, for names hold hyphens) or the end" if "-" in self.text else "+, - or the end")
 
     def fail(self, wanted: str) -> NoReturn:
         before, after = self.text[: self.at].rstrip(), self.text[self.at :].strip()
