@@ -99,7 +99,7 @@ def test_a_whole_run_is_reported_and_goes_on_where_it_was(tmp_path: Path) -> Non
     )
     first = overoptimize(config, tmp_path)
     assert [(c.how, c.kl.shape) for c in first.best_of_n] == [(h, (3, 4)) for h in ("single", "mean", "min", "uncertainty-weighted")]
-    assert all(c.gold.shape == (3, 3) and (c.kl[:, 0] == 0).all() and (c.kl[:, -1] > 0).all() for c in first.rl)
+    assert all(c.gold.shape == (3, 3) and (c.kl[:, 0] == 0).all() and (c.kl >= 0).all() for c in first.rl)
     for curve in (*first.best_of_n, *first.rl):
         assert np.isfinite([curve.proxy, curve.gold]).all()
     rising = first.best_of_n[0].proxy.mean(0)

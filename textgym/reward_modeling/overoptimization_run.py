@@ -312,5 +312,7 @@ def _rl_run(config: OveroptimizationConfig, folder: Path, gold: FittedReward, pr
 
 
 def _curve(size: int, how: str, kl: Array, proxy: Array, gold: Array, form: Form) -> Curve:
-    gain = gold - gold[:, :1]
-    return Curve(size, how, kl, proxy, gold, fit_scaling_form(np.sqrt(kl.mean(0)), gain.mean(0), form))
+    distance, gain = np.sqrt(kl.mean(0)), (gold - gold[:, :1]).mean(0)
+    if len(np.unique(distance[distance > 0])) < 2:  # it hardly moved: there is nothing to fit
+        return Curve(size, how, kl, proxy, gold, ScalingForm(form, math.nan, math.nan, math.nan, math.inf))
+    return Curve(size, how, kl, proxy, gold, fit_scaling_form(distance, gain, form))
