@@ -23,6 +23,7 @@ LAYERS = [
     "envs",
     "policies",
     "agent",
+    "learning",
     "experiments",
     "reward_modeling",
     "rating",

@@ -5,13 +5,17 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import get_device, set_random_seed
+from torch import nn
 
 from textgym.envs.sb3_vec_env import TextVecEnv
 from textgym.errors import InvalidArgumentError
@@ -21,12 +25,27 @@ from textgym.mdp import TokenMDP
 from textgym.plugin_manager import installed_plugins
 from textgym.policies.causal_lm_policy import CausalLMPolicy, no_learning
 from textgym.policies.generation import GeneratedText, generate
-from textgym.policies.training_state import load_training_state, save_training_state
+from textgym.policies.training_state import TrainingState, load_modules, load_training_state, save_modules, save_training_state
 from textgym.rewards.reward import make_reward
 from textgym.tasks import Task, find_task_name, make_task
 
 AGENT_FILE = "agent.json"
 DEFAULT_KL_COEF = 0.1
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What learning has cost an agent so far, in units that do not depend on the machine.
+
+    Attributes:
+        tokens_generated: Tokens appended to texts in the environment.
+        tokens_trained: Tokens that gradients were taken on, every pass counted.
+        texts_scored: Finished texts that the reward was asked about.
+    """
+
+    tokens_generated: int
+    tokens_trained: int
+    texts_scored: int
 
 
 class Agent(ABC):
@@ -53,7 +72,10 @@ class Agent(ABC):
         learns: False for an agent that no token budget improves.
         env: The stable-baselines3 face of the task.
         policy: The policy being improved.
-        n_tokens: Tokens generated in learning so far.
+        n_tokens: Tokens spent of the budget so far: generated ones, or, for an agent that learns from given texts, read ones.
+        n_tokens_trained: See `Costs`.
+        writing_modules: Networks beside the policy without which no text can be written, by name; saved with the agent.
+        training_modules: Networks that only learning needs (critics, target networks); saved with the training state.
         logger: Stable-baselines3 logger; silent until a run gives it outputs.
         on_iteration: Called with the agent after every iteration (rollout and update), at a point from which it can be saved and resumed.
     """
@@ -89,7 +111,9 @@ class Agent(ABC):
             self.task, n_envs, reward=reward, model=self.model, split=split, max_new_tokens=max_new_tokens, drop_failed=True
         )
         self.env.seed(seed)
-        self.n_tokens = 0
+        self.n_tokens = self.n_tokens_trained = 0
+        self.writing_modules: dict[str, nn.Module] = {}
+        self.training_modules: dict[str, nn.Module] = {}
         self.logger = Logger(folder=None, output_formats=[])
         self.on_iteration: Callable[[Agent], None] = lambda _: None
         self.settings: dict[str, Any] = {}  # filled by make_agent: what load_agent needs
@@ -97,6 +121,11 @@ class Agent(ABC):
     @abstractmethod
     def learn(self, total_tokens: int) -> "Agent":
         """Improve the policy for at least `total_tokens` more tokens (whole iterations); returns the agent."""
+
+    @property
+    def costs(self) -> Costs:
+        """What learning has cost so far."""
+        return Costs(self.env.mdp.n_steps, self.n_tokens_trained, self.env.mdp.n_scored)
 
     def set_logger(self, logger: Logger) -> None:
         """Log to the given stable-baselines3 logger."""
@@ -162,16 +191,27 @@ class Agent(ABC):
             self.policy.save_pretrained(aside)
             description = {"agent": self.name, "n_tokens": self.n_tokens, "settings": self.settings}
             (aside / AGENT_FILE).write_text(json.dumps(description, indent=2) + "\n")
+            save_modules(aside, self.writing_modules)
             if training_state:
-                save_training_state(aside, self.policy, self.state())
+                state = TrainingState(self.optimizers(), self.training_modules, self.arrays(), self.state())
+                save_training_state(aside, state)
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return all optimizers by name; subclasses with more than the policy's add theirs."""
+        return {"policy": self.policy.optimizer}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what is too large for `state`, such as a replay's tokens, by name."""
+        return {}
 
     def state(self) -> dict[str, Any]:
-        """Return the agent's own state beside weights, optimizer and global generators, as plain data; subclasses add to it."""
-        return {"n_tokens": self.n_tokens, "env": self.env.mdp.state(), "env_seeded": True}
+        """Return the agent's own state beside weights, optimizers, arrays and global generators, as plain data; subclasses add to it."""
+        return {"n_tokens": self.n_tokens, "n_tokens_trained": self.n_tokens_trained, "env": self.env.mdp.state()}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        self.n_tokens = int(state["n_tokens"])
+    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` and `arrays` returned."""
+        del arrays
+        self.n_tokens, self.n_tokens_trained = int(state["n_tokens"]), int(state["n_tokens_trained"])
         self.env.mdp.load_state(state["env"])
         self.env._seeded = True
         self.env._reset_seeds()
@@ -225,20 +265,38 @@ def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **chang
     agent = make_agent(description["agent"], target, options, model=path, **{"reference_model": reference, **settings})
     agent.n_tokens = int(description["n_tokens"])
     agent.settings = {**description["settings"], **changes}
-    state = load_training_state(path, agent.policy)
+    load_modules(path, agent.writing_modules)
+    state = load_training_state(path, agent.optimizers(), agent.training_modules)
     if state is not None:
-        agent.load_state(state)
+        agent.load_state(state.plain, state.arrays)
     return agent
 
 
 def _check_settings(name: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-    """Raise for a setting that neither the agent nor, if it passes settings on, `Agent` takes."""
-    parameters = inspect.signature(factory).parameters.values()
-    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)][1:]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        known += list(inspect.signature(Agent.__init__).parameters)[2:]
+    """Raise for a setting that neither the agent nor, if it passes settings on, the classes it is built on take."""
+    known = agent_settings(factory)
     for setting in settings:
         if setting not in known:
             near = get_close_matches(setting, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidArgumentError(f"agent {name!r} has no setting {setting!r}: {hint}settings: {', '.join(known)}")
+
+
+def agent_settings(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return every setting that an agent takes with its default, its own first.
+
+    Args:
+        factory: The agent's class, whose base classes are asked as long as settings are passed on, or a function.
+    """
+    classes: tuple[Any, ...] = factory.__mro__ if inspect.isclass(factory) else (factory, *Agent.__mro__)
+    found: dict[str, Any] = {}
+    for owner in classes:
+        if inspect.isclass(owner) and "__init__" not in vars(owner):
+            continue
+        parameters = list(inspect.signature(owner).parameters.values())[1:]  # without the task
+        named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        # what a base class wants without a default is its subclasses' business
+        found |= {p.name: p.default for p in named if p.name not in found and p.default is not p.empty}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found

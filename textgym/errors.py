@@ -60,6 +60,10 @@ class MissingExtraError(TextgymError, ImportError):
         super().__init__(f"{feature} needs an optional dependency: pip install 'textgym[{extra}]'")
 
 
+class DivergenceError(TextgymError, ArithmeticError):
+    """Learning that has left the finite numbers; the message names where, and what to change."""
+
+
 class RunDirectoryError(TextgymError, OSError):
     """A run directory that cannot be written, is in use, or does not hold what it should."""
 

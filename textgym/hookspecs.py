@@ -30,7 +30,7 @@ def register_judgements(register: Any) -> None:
 
 @hookspec
 def register_agents(register: Any) -> None:
-    """Add agents: call `register(name, factory)` with a class like `textgym.agent.Agent`."""
+    """Add agents: call `register(name, factory)` with a subclass of `textgym.agent.Agent`, or "package.module:Class"."""
 
 
 @hookspec

@@ -78,6 +78,10 @@ class TokenMDP:
         max_new_tokens: Token budget of a continuation; None for the task's own.
         drop_failed: What becomes of an episode that a reward served with `on_failure="drop"` could not score: True gives it the reward nan, for
             learners that leave such episodes out (`EpisodeRolloutBuffer`, the bundled agents); False raises `RewardError`.
+
+    Attributes:
+        n_steps: Tokens appended so far, over all rows.
+        n_scored: Episodes that the reward was asked about so far.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class TokenMDP:
         self._prompt_index = np.full(n_rows, -1, np.int64)
         self._rngs: list[np.random.Generator] = [np.random.default_rng() for _ in range(n_rows)]
         self._session = reward.session(n_rows, vocabulary, learning=split == "train")
+        self.n_steps = self.n_scored = 0
 
     @property
     def n_prompts(self) -> int:
@@ -166,6 +171,7 @@ class TokenMDP:
         self._ids[stepped, columns] = tokens
         self._mask[stepped, columns] = 1
         self._length[stepped] += 1
+        self.n_steps += len(stepped)
 
         rewards = np.zeros(self.n_rows)
         if self._session.scorers:
@@ -184,6 +190,7 @@ class TokenMDP:
     def _finish(self, rows: NDArray[np.int64], stopped: NDArray[np.bool_], rewards: NDArray[np.float64]) -> dict[int, dict[str, Any]]:
         """Score the episodes that ended in `rows`, add their rewards, and return their infos."""
         episodes = self._episodes(rows, stopped)
+        self.n_scored += len(episodes)
         scores, terms = self._session.finish(rows.tolist(), episodes)
         rewards[rows] += scores
         failed = np.flatnonzero(np.isnan(scores))
@@ -253,6 +260,8 @@ class TokenMDP:
             "prompt_index": self._prompt_index.tolist(),
             "rngs": [rng.bit_generator.state for rng in self._rngs],
             "reward": self.reward.state(),
+            "n_steps": self.n_steps,
+            "n_scored": self.n_scored,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -267,6 +276,7 @@ class TokenMDP:
             rng.bit_generator.state = rng_state
             self._rngs[row] = rng
         self.reward.load_state(state["reward"])
+        self.n_steps, self.n_scored = state["n_steps"], state["n_scored"]
         if self._session.scorers:
             for row in range(self.n_rows):  # dense scorers see the running episodes again
                 prompt = self._ids[row, : self._prompt_length[row]].tolist()

@@ -1,5 +1,6 @@
 """PluginManager: finds plugins, keeps what they registered under which name, and reports the ones it had to skip."""
 
+import ast
 import inspect
 import sys
 import warnings
@@ -7,13 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
+from importlib.abc import InspectLoader
 from importlib.metadata import Distribution, EntryPoint, distributions
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, cast
 
 import pluggy
 
 from textgym import hookspecs
-from textgym.errors import InvalidArgumentError, PluginWarning, UnknownNameError, one_line
+from textgym.errors import InvalidArgumentError, MissingExtraError, PluginWarning, UnknownNameError, one_line
 
 ENTRY_POINT_GROUP = "textgym"
 OWN_DISTRIBUTION = "textgym"  # its plugins register first, so that a stranger's duplicate is the one reported
@@ -57,17 +61,42 @@ class Family:
 
 @dataclass(frozen=True)
 class Registration:
-    """One name that a plugin registered: what kind it is, how to make it, and who registered it."""
+    """One name that a plugin registered: what kind it is, how to make it, and who registered it.
+
+    Attributes:
+        kind: "reward", "task", "model", "agent" or "judgement".
+        name: As registered.
+        source: The factory, or where it is: "package.module:name", imported at its first use.
+        provenance: Who registered it.
+    """
 
     kind: str
     name: str
-    factory: Callable[..., Any]
+    source: Callable[..., Any] | str
     provenance: Provenance
 
     @property
+    def factory(self) -> Callable[..., Any]:
+        """What makes it; imported now if it was registered by where it is."""
+        if not isinstance(self.source, str):
+            return self.source
+        module, _, name = self.source.partition(":")
+        try:
+            found = getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            if isinstance(error, MissingExtraError):
+                raise
+            message = f"{self.kind} {self.name!r} of plugin {self.provenance} cannot be imported from {self.source!r}: {one_line(error)}"
+            raise InvalidArgumentError(message) from error
+        if not callable(found):
+            raise InvalidArgumentError(f"{self.kind} {self.name!r} of plugin {self.provenance}: {self.source!r} is {found!r}, not callable")
+        return cast(Callable[..., Any], found)
+
+    @property
     def summary(self) -> str:
-        """The first line of the factory's documentation, "" if it has none."""
-        lines = (inspect.getdoc(self.factory) or "").splitlines()
+        """The first line of the factory's documentation - or, where it is not imported yet, of its module's; "" without one."""
+        text = inspect.getdoc(self.source) if not isinstance(self.source, str) else _module_documentation(self.source.partition(":")[0])
+        lines = (text or "").splitlines()
         return lines[0] if lines else ""
 
 
@@ -161,10 +190,13 @@ class PluginManager:
         except (Exception, SystemExit) as error:
             self._report(provenance, f"{hook} failed: {one_line(error)}")
 
-    def _registrar(self, kind: str, provenance: Provenance) -> Callable[[str, Callable[..., Any] | Family], None]:
-        def register(name: str, factory: Callable[..., Any] | Family) -> None:
-            if not isinstance(name, str) or not name or not (callable(factory) or isinstance(factory, Family)):
-                self._report(provenance, f"register(name, factory) wants a name and a callable, got {name!r} and {factory!r}")
+    def _registrar(self, kind: str, provenance: Provenance) -> Callable[[str, Callable[..., Any] | Family | str], None]:
+        def register(name: str, factory: Callable[..., Any] | Family | str) -> None:
+            located = isinstance(factory, str) and all(part.isidentifier() for part in factory.replace(":", ".", 1).split("."))
+            located = located and ":" in str(factory)
+            if not isinstance(name, str) or not name or not (callable(factory) or located or isinstance(factory, Family)):
+                wanted = "a name and a callable or 'package.module:name'"
+                self._report(provenance, f"register(name, factory) wants {wanted}, got {name!r} and {factory!r}")
                 return
             if isinstance(factory, Family) and ":" in name:
                 self._report(provenance, f"the family {name!r} must have a name without a colon: its members are called 'family:member'")
@@ -251,6 +283,16 @@ def installed_plugins() -> PluginManager:
     manager = PluginManager()
     manager.discover()
     return manager
+
+
+def _module_documentation(module: str) -> str | None:
+    """Return the docstring of a module without running it; None if it cannot be found."""
+    try:
+        spec = find_spec(module)
+        source = spec.loader.get_source(module) if spec is not None and isinstance(spec.loader, InspectLoader) else None
+        return ast.get_docstring(ast.parse(source)) if source else None
+    except (ImportError, SyntaxError, ValueError):
+        return None
 
 
 def _is_being_imported(module: str) -> bool:

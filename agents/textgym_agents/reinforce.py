@@ -1,25 +1,25 @@
-"""The agent "reinforce": Monte-Carlo policy gradient with a moving-average, leave-one-out or learned baseline."""
+"""REINFORCE: Monte-Carlo policy gradient with a moving-average, leave-one-out (RLOO) or learned baseline."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import textgym
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from textgym.errors import InvalidArgumentError
+from textgym.learning.micro_batches import micro_batches
+from textgym.learning.returns import leave_one_out, returns_to_go, whitened
+from textgym.learning.text_agent import TextAgent
+from textgym.policies.generation import GeneratedText
 from textgym.tasks import Task
 
 Baseline = Literal["none", "moving-average", "leave-one-out", "learned"]
+BASELINES = ("none", "moving-average", "leave-one-out", "learned")
+MOVING_AVERAGE = 0.9  # weight of the past
 
 
-def reinforce(
-    task: str | Task,
-    learning_rate: float = 5e-4,
-    baseline: Baseline = "leave-one-out",
-    group_size: int = 4,
-    batch_size: int = 1024,
-    vf_coef: float = 0.1,
-    max_grad_norm: float = 1.0,
-    normalize_advantage: bool = True,
-    kl_coef: float | None = None,
-    **settings: Any,
-) -> Any:
+class ReinforceAgent(TextAgent):
     """REINFORCE (Williams 1992) on whole texts, θ ← θ + α Σ_t (G_t − b) ∇ log π(a_t | s_t).
 
     G_t is the sum of rewards from token t on, less `kl_coef` times the log-ratio to the model the agent starts from. Each iteration writes
@@ -27,34 +27,83 @@ def reinforce(
 
     Args:
         task: As for `textgym.make_agent`.
-        learning_rate: Of Adam.
         baseline: What is subtracted from G_t. "moving-average": the mean return of the last iterations; "leave-one-out": the mean return of
             the other texts of the same prompt (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740, RLOO); "learned": the value head.
         group_size: Texts per prompt with "leave-one-out".
-        batch_size: Tokens per forward pass of the update; gradients are accumulated, so it changes memory, not the result.
         vf_coef: Weight of the value loss with "learned".
-        max_grad_norm: Gradient clipping.
         normalize_advantage: Divide advantages by their standard deviation over the iteration.
-        kl_coef: Coefficient of the KL penalty; by default 0.1, or 0 where the model has no weights yet.
-        **settings: Those of `textgym.agent.Agent`.
+        **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, `kl_coef`, ...) and `textgym.agent.Agent`.
     """
-    from textgym_agents.reinforce_agent import ReinforceAgent
 
-    return ReinforceAgent(
-        task,
-        settings,
-        learning_rate=learning_rate,
-        baseline=baseline,
-        group_size=group_size,
-        batch_size=batch_size,
-        vf_coef=vf_coef,
-        max_grad_norm=max_grad_norm,
-        normalize_advantage=normalize_advantage,
-        kl_coef=kl_coef,
-    )
+    def __init__(
+        self,
+        task: str | Task,
+        baseline: Baseline = "leave-one-out",
+        group_size: int = 4,
+        vf_coef: float = 0.1,
+        normalize_advantage: bool = True,
+        **settings: Any,
+    ) -> None:
+        if baseline not in BASELINES:
+            raise InvalidArgumentError(f"baseline must be one of {', '.join(BASELINES)}, got {baseline!r}")
+        super().__init__(task, **settings)
+        self.group_size = group_size if baseline == "leave-one-out" else 1
+        if self.group_size < 1 + (baseline == "leave-one-out") or self.env.num_envs % self.group_size:
+            raise InvalidArgumentError(
+                f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, which must be at least 2"
+            )
+        self.baseline, self.vf_coef, self.normalize_advantage = baseline, vf_coef, normalize_advantage
+        self.mean_return: float | None = None
 
+    def iterate(self) -> int:
+        """Write texts, subtract a baseline from their returns, take one step."""
+        texts = self.write_groups(self.group_size)
+        rewards, kl = self.penalised_rewards(texts)
+        self.log_texts(texts, kl)
+        returns = [returns_to_go(r) for r in rewards]
+        advantages = [g - b for g, b in zip(returns, self._baselines(returns), strict=True)]
+        kept = [i for i, a in enumerate(advantages) if np.isfinite(a).all()]  # less those that the reward gave up
+        if kept:
+            learnt, worth = [texts[i] for i in kept], [advantages[i] for i in kept]
+            if self.normalize_advantage and self.baseline != "learned":
+                worth = whitened(worth, shift=False)
+            self.log_update(self.optimisation.step(self._losses(learnt, worth), self.progress))
+            self.n_tokens_trained += sum(map(len, worth))
+        return sum(len(t.action_ids) for t in texts)
 
-@textgym.hookimpl
-def register_agents(register: Any) -> None:
-    """Register the agent."""
-    register("reinforce", reinforce)
+    def _baselines(self, returns: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return the baseline of each text, (n,), from the returns of whole texts; nan for a text with nothing to be compared with."""
+        totals = np.array([g[0] for g in returns])
+        if self.baseline == "leave-one-out":
+            return leave_one_out(totals, self.group_size)
+        if self.baseline == "moving-average":
+            before = np.nanmean(totals) if self.mean_return is None else self.mean_return
+            self.mean_return = float(MOVING_AVERAGE * before + (1 - MOVING_AVERAGE) * np.nanmean(totals))
+            return np.full(len(totals), before)
+        return np.zeros(len(totals))
+
+    def _losses(self, texts: list[GeneratedText], advantages: list[NDArray[np.float64]]) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        n_tokens = sum(map(len, advantages))
+        for batch in micro_batches(texts, self.batch_size, self.device, {"advantage": advantages}):
+            values, log_prob, entropy = self.policy.evaluate_actions(batch.packed, batch.packed.actions)
+            advantage = batch.columns["advantage"]
+            value_loss = values.new_zeros(())
+            if self.baseline == "learned":
+                value_loss = (values - advantage).square().sum() / n_tokens
+                advantage = advantage - values.detach()
+            policy_loss = -(advantage * log_prob).sum() / n_tokens
+            figures = {
+                "policy_gradient_loss": policy_loss.item(),
+                "value_loss": value_loss.item(),
+                "entropy_loss": -entropy.sum().item() / n_tokens,
+            }
+            yield policy_loss + self.vf_coef * value_loss, figures
+
+    def state(self) -> dict[str, Any]:
+        """Return the state with the moving average."""
+        return {**super().state(), "mean_return": self.mean_return}
+
+    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` and `arrays` returned."""
+        super().load_state(state, arrays)
+        self.mean_return = state["mean_return"]

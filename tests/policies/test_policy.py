@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import textgym
 from textgym.lm.packing import pack
 from textgym.lm.token_distribution import SamplingRule, log_prob_and_entropy, sample
-from textgym.policies.reference import KLController, ReferenceModel
+from textgym.policies.kl import KLController
+from textgym.policies.reference import ReferenceModel
 from textgym.policies.rollout_buffer import EpisodeRolloutBuffer
 from textgym.sb3 import CausalLMPolicy, make_vec_env
 

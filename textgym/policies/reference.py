@@ -1,8 +1,7 @@
-"""ReferenceModel: the frozen language model that a policy is held close to, and the controller of the penalty for leaving it."""
+"""ReferenceModel: the frozen language model that a policy is held close to."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -55,27 +54,3 @@ class ReferenceModel:
             found.append(log_prob_and_entropy(logits, batch.actions)[0].cpu().numpy())
             start = stop
         return np.concatenate(found) if found else np.zeros(0, np.float32)
-
-
-@dataclass
-class KLController:
-    """The coefficient of the KL penalty: fixed, or steered towards a target.
-
-    Attributes:
-        coef: Current coefficient, reward units per nat.
-        target: KL per token to steer to, in nats; None keeps `coef` fixed.
-        horizon: Tokens over which the coefficient can change by about its own size.
-
-    References:
-        Ziegler et al. 2019, arXiv:1909.08593, section 2.2 (their β is our `coef`).
-    """
-
-    coef: float
-    target: float | None = None
-    horizon: int = 10_000
-
-    def update(self, kl: float, n_tokens: int) -> None:
-        """Move the coefficient after a rollout of `n_tokens` with mean KL per token `kl`."""
-        if self.target is not None:
-            error = float(np.clip(kl / self.target - 1.0, -0.2, 0.2))
-            self.coef *= 1.0 + error * n_tokens / self.horizon

@@ -16,7 +16,8 @@ from textgym.envs.token_space import TokenSpace
 from textgym.errors import InvalidArgumentError, RewardError
 from textgym.lm.packing import pack
 from textgym.lm.token_distribution import SamplingRule
-from textgym.policies.reference import KLController, ReferenceModel
+from textgym.policies.kl import KLController
+from textgym.policies.reference import ReferenceModel
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         statistics: Figures of the last rollout: "kl" (mean over tokens of log π − log π_ref, nats: the estimator k1 of Schulman's note
             http://joschu.net/blog/kl-approx.html), "kl_coef", "task_reward" (mean per step, without the penalty), "dropped" (episodes whose
             reward is nan because it could not be found: they are left out of learning).
+        n_tokens_trained: Tokens given back in minibatches so far, every epoch counted.
 
     References:
         Penalty inside the reward: Ziegler et al. 2019, arXiv:1909.08593, equation 2. GAE: Schulman et al. 2016, arXiv:1506.02438.
@@ -76,6 +78,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             raise InvalidArgumentError(f"kl_target must be greater than 0, got {kl_target}")
         if (kl_coef > 0 or kl_target is not None) and reference_model is None:
             raise InvalidArgumentError("a KL penalty needs reference_model=, the frozen model to stay close to (a name or a directory)")
+        self.n_tokens_trained = 0
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
         self.kl = KLController(kl_coef, kl_target, kl_horizon)
         self.reference = None if reference_model is None else ReferenceModel(reference_model, self.device, reference_dtype)
@@ -151,6 +154,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 
     def _samples(self, segments: list[Segment]) -> RolloutBufferSamples:
         batch = pack([(s.prefix, self.actions[s.start : s.stop, s.env]) for s in segments]).to(self.device)
+        self.n_tokens_trained += len(batch)
 
         def stream(array: NDArray[np.float32]) -> torch.Tensor:
             return torch.from_numpy(np.concatenate([array[s.start : s.stop, s.env] for s in segments])).to(self.device)

@@ -5,13 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from textgym.agent import Agent
+from textgym.agent import Agent, Costs
+from textgym.errors import DivergenceError
+from textgym.learning.optimisation import ADVICE
+from textgym.learning.rollout_log import log_rollout
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.rollout_buffer import EpisodeRolloutBuffer
+from textgym.tasks import Task
 
 
 class SB3Agent(Agent):
@@ -21,19 +27,20 @@ class SB3Agent(Agent):
         task: As for `Agent`.
         algorithm: The class, `PPO` or `A2C`.
         hyperparameters: Its arguments beside policy and environment.
-        kl_coef: Coefficient of the KL penalty with the model the agent starts from; None for `Agent.kl_coefficient`'s default.
+        kl_coef: Coefficient of the KL penalty with the model the agent starts from, see `EpisodeRolloutBuffer`; by default 0.1, or 0 where
+            that model has no weights yet.
         kl_target: Steer the coefficient to this KL per token; None keeps it fixed.
-        settings: Arguments of `Agent`.
+        **settings: Those of `Agent`.
     """
 
     def __init__(
         self,
-        task: Any,
+        task: str | Task,
         algorithm: type[OnPolicyAlgorithm],
         hyperparameters: Mapping[str, Any],
-        kl_coef: float | None,
-        kl_target: float | None,
-        settings: Mapping[str, Any],
+        kl_coef: float | None = None,
+        kl_target: float | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(task, **settings)
         with warnings.catch_warnings():
@@ -65,6 +72,12 @@ class SB3Agent(Agent):
         self.algorithm.learn(total_tokens, callback=_IterationCallback(self), log_interval=1, reset_num_timesteps=False)
         return self
 
+    @property
+    def costs(self) -> Costs:
+        """What learning has cost so far."""
+        buffer: Any = self.algorithm.rollout_buffer
+        return Costs(self.env.mdp.n_steps, buffer.n_tokens_trained, self.env.mdp.n_scored)
+
     def set_logger(self, logger: Logger) -> None:
         """Log to the given logger."""
         super().set_logger(logger)
@@ -76,22 +89,23 @@ class SB3Agent(Agent):
         starts = self.algorithm._last_episode_starts
         return {
             **super().state(),
+            "n_tokens_trained": buffer.n_tokens_trained,
             "n_updates": int(getattr(self.algorithm, "_n_updates", 0)),
             "episode_starts": np.asarray(starts, bool).tolist() if starts is not None else None,
             "kl_coef": buffer.kl.coef,
             "pending": {k: float(v) for k, v in self.logger.name_to_value.items() if isinstance(v, (int, float, np.number))},
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        super().load_state(state)
+    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` and `arrays` returned."""
+        super().load_state(state, arrays)
         self.algorithm.num_timesteps = self.n_tokens
         self.algorithm._n_updates = state["n_updates"]
         if state["episode_starts"] is not None:
             self.algorithm._last_obs = self.env.mdp.observe()
             self.algorithm._last_episode_starts = np.array(state["episode_starts"], bool)
         buffer: Any = self.algorithm.rollout_buffer
-        buffer.kl.coef = state["kl_coef"]
+        buffer.kl.coef, buffer.n_tokens_trained = state["kl_coef"], state["n_tokens_trained"]
         self._pending = dict(state["pending"])
 
 
@@ -122,17 +136,9 @@ class _IterationCallback(BaseCallback):
         self._finish_iteration()
 
     def _finish_iteration(self) -> None:
+        for name, weight in self.agent.policy.named_parameters():
+            if not torch.isfinite(weight).all():
+                rate = self.agent.policy.optimizer.param_groups[0]["lr"]
+                raise DivergenceError(f"the weights {name} are no longer finite, with a learning rate of {rate:g}: {ADVICE}")
         self.agent.n_tokens = self.num_timesteps
         self.agent.on_iteration(self.agent)
-
-
-def log_rollout(agent: Agent, infos: list[dict[str, Any]], statistics: Mapping[str, float]) -> None:
-    """Record what every agent logs of a rollout: reward terms of the finished texts, share that ended by themselves, KL."""
-    if infos:
-        for name in infos[0]["reward_terms"]:
-            values = np.array([i["reward_terms"][name] for i in infos])
-            agent.logger.record(f"rollout/{name}", float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else np.nan)
-        agent.logger.record("rollout/stopped", float(np.mean([i["finish_reason"] == "stop" for i in infos])))
-        agent.logger.record("rollout/characters", float(np.mean([len(i["continuation"]) for i in infos])))
-    for name, value in statistics.items():
-        agent.logger.record(f"rollout/{name}", value)

@@ -1,0 +1,51 @@
+"""KL divergence between a policy and its reference model: estimators from sampled tokens, and the controller of the penalty."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Estimator: TypeAlias = Literal["k1", "k2", "k3"]
+
+
+def kl_estimate(log_prob: Tensor, reference_log_prob: Tensor, estimator: Estimator = "k3") -> Tensor:
+    """Return an estimate of KL(policy ‖ reference) per token, nats, from tokens that the policy chose; same shape as the arguments.
+
+    With r = π_ref / π at the chosen token: k1 = −log r is unbiased and may be negative; k2 = (log r)² / 2 is biased, never negative, and its
+    gradient is that of the KL; k3 = r − 1 − log r is unbiased and never negative.
+
+    References:
+        Schulman 2020, http://joschu.net/blog/kl-approx.html.
+    """
+    log_ratio = reference_log_prob - log_prob
+    if estimator == "k1":
+        return -log_ratio
+    if estimator == "k2":
+        return log_ratio.square() / 2
+    return torch.expm1(log_ratio) - log_ratio
+
+
+@dataclass
+class KLController:
+    """The coefficient of the KL penalty: fixed, or steered towards a target.
+
+    Attributes:
+        coef: Current coefficient, reward units per nat.
+        target: KL per token to steer to, in nats; None keeps `coef` fixed.
+        horizon: Tokens over which the coefficient can change by about its own size.
+
+    References:
+        Ziegler et al. 2019, arXiv:1909.08593, section 2.2 (their β is our `coef`).
+    """
+
+    coef: float
+    target: float | None = None
+    horizon: int = 10_000
+
+    def update(self, kl: float, n_tokens: int) -> None:
+        """Move the coefficient after a rollout of `n_tokens` with mean KL per token `kl`."""
+        if self.target is not None:
+            error = float(np.clip(kl / self.target - 1.0, -0.2, 0.2))
+            self.coef *= 1.0 + error * n_tokens / self.horizon
