@@ -33,3 +33,8 @@ class Episode:
     def text(self) -> str:
         """Prompt and continuation as one text."""
         return self.prompt + self.continuation
+
+
+def reference_continuation(prompt: str, reference: str) -> str:
+    """Return a reference without the prompt if it begins with it, since a continuation does not repeat the prompt."""
+    return reference.removeprefix(prompt)

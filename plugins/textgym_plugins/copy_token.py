@@ -54,7 +54,7 @@ def copy_token() -> textgym.Task:
     ## Version History
     v0: initial version.
     """
-    prompts = [" ".join(pair) for pair in product(SYMBOLS, repeat=2)]
+    prompts = [textgym.Prompt(f"{first} {second}", (f" {second}",)) for first, second in product(SYMBOLS, repeat=2)]
     splits = {"train": prompts, "validation": prompts, "test": prompts}
     return textgym.Task("CopyToken-v0", splits, "copy-token", 1, "copied", perfect_score=1.0)
 
