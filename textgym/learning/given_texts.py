@@ -20,7 +20,7 @@ def side_environment(mdp: TokenMDP, split: str | None = None, n_rows: int = ROWS
 def reference_texts(mdp: TokenMDP, split: str | None = None) -> list[GeneratedText]:
     """Return every reference of every prompt, taken through the environment: its tokens, its reward; log-probabilities are nan.
 
-    Texts that the reward gave up (nan) are left out. References longer than the budget are cut there, shorter ones end with EOS.
+    Texts that the reward gave up (nan), and those with a token that the task does not allow, are left out. References longer than the budget are cut there, shorter ones end with EOS.
 
     Args:
         mdp: Says the task, the vocabulary and the reward.
@@ -36,7 +36,8 @@ def reference_texts(mdp: TokenMDP, split: str | None = None) -> list[GeneratedTe
         raise InvalidArgumentError(
             f"task {side.task.name!r} has no references in its split {side.split!r}: an agent that learns from given texts needs some"
         )
-    return [text for text in replay(side, indices, continuations) if np.isfinite(text.rewards).all()]
+    texts = zip(replay(side, indices, continuations), continuations, strict=True)
+    return [t for t, given in texts if given.startswith(t.info["continuation"]) and np.isfinite(t.rewards).all()]
 
 
 def best_share(texts: Sequence[GeneratedText], share: float) -> list[GeneratedText]:
