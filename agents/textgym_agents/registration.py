@@ -7,9 +7,13 @@ import textgym
 AGENTS = {
     "a2c": "a2c:A2CAgent",
     "base": "base:BaseAgent",
+    "grpo": "grpo:GRPOAgent",
     "llm": "llm:LLMAgent",
+    "nlpo": "nlpo:NLPOAgent",
     "ppo": "ppo:PPOAgent",
     "reinforce": "reinforce:ReinforceAgent",
+    "rloo": "rloo:RLOOAgent",
+    "trpo": "trpo:TRPOAgent",
 }
 
 

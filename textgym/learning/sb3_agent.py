@@ -25,13 +25,18 @@ class SB3Agent(Agent):
 
     Args:
         task: As for `Agent`.
-        algorithm: The class, `PPO` or `A2C`.
+        algorithm: The class, `PPO`, `A2C` or `TRPO`.
         hyperparameters: Its arguments beside policy and environment.
         kl_coef: Coefficient of the KL penalty with the model the agent starts from, see `EpisodeRolloutBuffer`; by default 0.1, or 0 where
             that model has no weights yet.
         kl_target: Steer the coefficient to this KL per token; None keeps it fixed.
         **settings: Those of `Agent`.
+
+    Attributes:
+        policy_class: `CausalLMPolicy` or a subclass.
     """
+
+    policy_class: type[CausalLMPolicy] = CausalLMPolicy
 
     def __init__(
         self,
@@ -43,11 +48,12 @@ class SB3Agent(Agent):
         **settings: Any,
     ) -> None:
         super().__init__(task, **settings)
+        self.policy_settings |= self.policy_options()
         with warnings.catch_warnings():
             # about a last small minibatch, which EpisodeRolloutBuffer does not have: it deals whole segments out evenly
             warnings.filterwarnings("ignore", "You have specified a mini-batch size")
             self.algorithm = algorithm(
-                CausalLMPolicy,  # type: ignore[arg-type]  # a BasePolicy, which is all that the algorithms use
+                self.policy_class,  # type: ignore[arg-type]  # a BasePolicy, which is all that the algorithms use
                 self.env,
                 policy_kwargs=dict(self.policy_settings),
                 rollout_buffer_class=EpisodeRolloutBuffer,
@@ -71,6 +77,13 @@ class SB3Agent(Agent):
             self.logger.record(key, value)
         self.algorithm.learn(total_tokens, callback=_IterationCallback(self), log_interval=1, reset_num_timesteps=False)
         return self
+
+    def policy_options(self) -> dict[str, Any]:
+        """Return arguments of the policy beside those that every agent sets; a subclass that has some says so here."""
+        return {}
+
+    def after_update(self) -> None:
+        """Do what a subclass does between an update and the next rollout; nothing here."""
 
     @property
     def costs(self) -> Costs:
@@ -141,4 +154,5 @@ class _IterationCallback(BaseCallback):
                 rate = self.agent.policy.optimizer.param_groups[0]["lr"]
                 raise DivergenceError(f"the weights {name} are no longer finite, with a learning rate of {rate:g}: {ADVICE}")
         self.agent.n_tokens = self.num_timesteps
+        self.agent.after_update()
         self.agent.on_iteration(self.agent)

@@ -112,7 +112,7 @@ class CausalLMPolicy(BasePolicy):
     def forward(self, obs: dict[str, Tensor], deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Return actions (n,), values (n, 1) and log-probabilities (n,) for a batch of prefixes."""
         hidden = self._cached_hidden(obs)
-        logits = self.rule.apply(self.lm.logits(hidden), self.allowed)
+        logits = self.rule.apply(self.lm.logits(hidden), self._allowed_after(obs, cached=True))
         actions = self._choose(logits, deterministic)
         return actions, self._values(hidden)[:, None], logits.log_softmax(-1).gather(-1, actions[:, None]).squeeze(-1)
 
@@ -122,14 +122,18 @@ class CausalLMPolicy(BasePolicy):
         return self._values(hidden)[:, None]
 
     def _predict(self, observation: dict[str, Tensor], deterministic: bool = False) -> Tensor:  # type: ignore[override]
-        logits = self.rule.apply(self.lm.logits(self._cached_hidden(observation)), self.allowed)
+        logits = self.rule.apply(self.lm.logits(self._cached_hidden(observation)), self._allowed_after(observation, cached=True))
         return self._choose(logits, deterministic)
 
     def set_training_mode(self, mode: bool) -> None:
         """Switch to training (True: weights are about to change, so the cache is dropped) or evaluation."""
         if mode:
-            self.cache.clear()
+            self.clear_cache()
         super().set_training_mode(mode)
+
+    def clear_cache(self) -> None:
+        """Forget every prefix that was read."""
+        self.cache.clear()
 
     # --- what it calls in an update ----------------------------------------------------------------------------------------------
 
@@ -141,14 +145,15 @@ class CausalLMPolicy(BasePolicy):
             actions: (B,) int64.
         """
         hidden = self._hidden(obs)
-        log_prob, entropy = log_prob_and_entropy(self.rule.apply(self.lm.logits(hidden), self.allowed, chosen=actions), actions)
+        allowed = self._allowed_after(obs, cached=False, chosen=actions)
+        log_prob, entropy = log_prob_and_entropy(self.rule.apply(self.lm.logits(hidden), allowed, chosen=actions), actions)
         return self._values(hidden), log_prob, entropy
 
     def get_distribution(self, obs: dict[str, Tensor] | PackedBatch) -> Any:
         """Return stable-baselines3's categorical distribution over the next tokens (TRPO differentiates it twice)."""
         from stable_baselines3.common.distributions import CategoricalDistribution
 
-        logits = self.rule.apply(self.lm.logits(self._hidden(obs)), self.allowed)
+        logits = self.rule.apply(self.lm.logits(self._hidden(obs)), self._allowed_after(obs, cached=False))
         return CategoricalDistribution(self.lm.vocabulary_size).proba_distribution(logits)
 
     # --- text ------------------------------------------------------------------------------------------------------------------
@@ -164,7 +169,7 @@ class CausalLMPolicy(BasePolicy):
             uniform: (n,) numbers in [0, 1) to draw with; None for the most probable tokens.
         """
         tensors = {key: torch.as_tensor(value, device=self.device) for key, value in obs.items()}
-        logits = self.rule.apply(self.lm.logits(self._cached_hidden(tensors)), self.allowed)
+        logits = self.rule.apply(self.lm.logits(self._cached_hidden(tensors)), self._allowed_after(tensors, cached=True))
         drawn = logits.argmax(-1) if uniform is None else sample(logits, torch.as_tensor(uniform, dtype=torch.float32, device=self.device))
         log_probs = logits.log_softmax(-1).gather(-1, drawn[:, None]).squeeze(-1)
         return drawn.cpu().numpy(), log_probs.cpu().numpy()
@@ -197,6 +202,17 @@ class CausalLMPolicy(BasePolicy):
 
     def _cached_hidden(self, obs: dict[str, Tensor]) -> Tensor:
         return self.cache.last_hidden(obs["input_ids"].long(), obs["attention_mask"].long())
+
+    def _allowed_after(self, obs: dict[str, Tensor] | PackedBatch, cached: bool, chosen: Tensor | None = None) -> Tensor:
+        """Return the tokens that may follow, (vocab,) or (n, vocab) bool; subclasses may let it depend on the prefix.
+
+        Args:
+            obs: Prefixes.
+            cached: True in a rollout, where prefixes are read through a cache.
+            chosen: (n,) tokens that were drawn and so were allowed.
+        """
+        del obs, cached, chosen
+        return self.allowed
 
     def _values(self, hidden: Tensor) -> Tensor:
         hidden = hidden.detach() if self.detach_value else hidden

@@ -59,7 +59,7 @@ def generate(
             return policy.sample(obs, None if drawn is None else drawn[:, step])
 
         texts += _write_rows(mdp, part, choose)
-    policy.cache.clear()  # frees memory, and what follows does not depend on what was written here, to the last bit
+    policy.clear_cache()  # frees memory, and what follows does not depend on what was written here, to the last bit
     return texts
 
 
