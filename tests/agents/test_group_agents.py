@@ -22,16 +22,19 @@ def reference_folder(tmp_path_factory):
 
 
 def make(name, folder, **settings):
-    """An agent whose weights have left those its texts were written with, so that ratios are on both sides of the clip."""
+    """An agent and texts of different lengths that it wrote."""
     settings = {"n_envs": N_ENVS, "group_size": GROUP, "max_new_tokens": 6, "kl_coef": 0.1, "device": "cpu", **settings}
     reward = lambda episodes: [float(len(e.continuation) % 5) for e in episodes]  # noqa: E731
     agent = textgym.make_agent(name, "CopyToken", model=folder, reward=reward, seed=0, **settings)
     texts = agent.write_groups(GROUP)
     assert len({len(t.action_ids) for t in texts}) > 1, "texts of one length cannot tell the loss types apart"
-    with torch.no_grad():
-        for weight in agent.policy.lm.parameters():
-            weight += 0.3 * torch.randn_like(weight) * weight.std().nan_to_num()
     return agent, texts
+
+
+def moved(texts, scale):
+    """Old log-probabilities as if the weights had left those that the texts were written with: ratios on both sides of the clip."""
+    rng = np.random.default_rng(0)
+    return [(t.log_probs + rng.normal(0, scale, len(t.log_probs))).astype(np.float32) for t in texts]
 
 
 def gradient(loss, policy):
@@ -61,7 +64,7 @@ def trl_loss(trainer, agent, texts, inputs, **options):
     """The loss of TRL's own code on our texts; what it asks of a trainer beside is filled in."""
     log_probs, mask = padded_log_probs(agent.policy, texts)
     ids = torch.zeros(mask.shape, dtype=torch.long)
-    identity = SimpleNamespace(gather=lambda x: x, num_processes=1)
+    identity = SimpleNamespace(gather=lambda x: x, reduce=lambda x, **_: x, num_processes=1)
     me = SimpleNamespace(
         _get_per_token_logps_and_entropies=lambda *a, **k: (log_probs, torch.zeros_like(log_probs), None),
         model=SimpleNamespace(training=False),
@@ -81,7 +84,7 @@ def test_grpo_loss_and_gradient_are_trls(loss_type, theirs, reference_folder):
     agent, texts = make("grpo", reference_folder, loss_type=loss_type, batch_size=8)  # several micro-batches
     advantages = agent.advantages(np.array([t.rewards.sum() for t in texts]))
     reference = [r - 0.3 for r in agent.reference_log_probs(texts)]
-    columns = {"old": [t.log_probs for t in texts], "reference": reference}
+    columns = {"old": moved(texts, 0.3), "reference": reference}
     parts = list(agent.losses(texts, advantages, columns, range(len(texts))))
     assert len(parts) > 1
     assert 0 < sum(figures["clip_fraction"] for _, figures in parts) < 1
@@ -110,7 +113,7 @@ def test_rloo_loss_and_gradient_are_trls(reference_folder):
     trainer = pytest.importorskip("trl.trainer.rloo_trainer").RLOOTrainer
     agent, texts = make("rloo", reference_folder, batch_size=8)
     advantages = agent.advantages(np.array([t.rewards.sum() for t in texts]))
-    columns = {"old": [t.log_probs for t in texts]}
+    columns = {"old": moved(texts, 0.1)}
     ours = sum(loss for loss, _ in agent.losses(texts, advantages, columns, range(len(texts))))
     inputs = {"advantages": torch.from_numpy(advantages).float(), "old_logps": pad(columns["old"]).sum(1)}
     expected = trl_loss(trainer, agent, texts, inputs, epsilon_low=0.2, epsilon_high=0.2, beta=0.0)
@@ -140,7 +143,9 @@ def test_clipped_surrogate_by_hand():
 
 @pytest.mark.parametrize("name", ["grpo", "rloo"])
 def test_the_first_step_has_ratio_one(name, reference_folder):
-    agent = textgym.make_agent(name, "ReviewContinuation", n_envs=8, group_size=4, n_epochs=1, n_minibatches=1, max_new_tokens=8, device="cpu")
+    agent = textgym.make_agent(
+        name, "ReviewContinuation", n_envs=8, group_size=4, n_epochs=1, n_minibatches=1, max_new_tokens=8, device="cpu"
+    )
     agent.iterate()
     assert agent.logger.name_to_value["train/clip_fraction"] == 0
     assert agent.logger.name_to_value["train/approx_kl"] < 1e-9
@@ -161,8 +166,8 @@ def test_dapo_leaves_equal_groups_out_and_draws_again():
 
 
 def test_overlong_texts_cost_reward():
-    agent = textgym.make_agent("grpo", "CopyToken", n_envs=8, max_new_tokens=10, overlong_tokens=4, device="cpu")
-    texts = [SimpleNamespace(action_ids=np.zeros(n)) for n in (3, 6, 8, 10)]
+    agent = textgym.make_agent("grpo", "CopyToken", n_envs=8, max_new_tokens=6, overlong_tokens=4, device="cpu")
+    texts = [SimpleNamespace(action_ids=np.zeros(n)) for n in (1, 2, 4, 6)]
     np.testing.assert_allclose(agent._overlong(texts), [0, 0, 0.5, 1])
 
 

@@ -10,6 +10,10 @@ SETTINGS = {
     "ppo": {"learning_rate": 3e-3, "n_steps": 8, "batch_size": 128, "n_epochs": 4},
     "a2c": {"learning_rate": 3e-3, "n_steps": 4},
     "reinforce": {"learning_rate": 3e-3},
+    "grpo": {"learning_rate": 3e-3},
+    "rloo": {"learning_rate": 3e-3},
+    "nlpo": {"learning_rate": 3e-3, "n_steps": 8, "batch_size": 128, "n_epochs": 4},
+    "trpo": {"learning_rate": 3e-3, "n_steps": 8, "target_kl": 0.05, "cg_max_steps": 4},
 }
 
 
@@ -36,7 +40,7 @@ def test_reinforce_runs_with_every_baseline(baseline):
     assert any((a != b).any() for a, b in zip(before, agent.policy.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["ppo", "a2c", "reinforce", "base"])
+@pytest.mark.parametrize("name", ["base", *SETTINGS])
 def test_save_load_writes_the_same_texts(name, tmp_path):
     agent = textgym.make_agent(name, "CopyToken", seed=3, n_envs=8, device="cpu", **({} if name == "base" else {"kl_coef": 0.0}))
     agent.learn(64)
@@ -60,7 +64,7 @@ def test_unknown_setting_is_one_line():
         textgym.make_agent("pp0", "CopyToken")
 
 
-@pytest.mark.parametrize("name", ["ppo", "a2c", "reinforce"])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_without_weights_to_stay_close_to_there_is_no_kl_penalty_by_default(name: str) -> None:
     agent = textgym.make_agent(name, "CopyToken", n_envs=8, device="cpu")
     assert agent.kl_coefficient(None) == 0

@@ -17,6 +17,10 @@ SETTINGS = {
     "ppo": {"n_envs": 4, "n_steps": 10, "batch_size": 20},
     "a2c": {"n_envs": 4, "n_steps": 10},
     "reinforce": {"n_envs": 4},
+    "grpo": {"n_envs": 4, "group_size": 2},
+    "rloo": {"n_envs": 4, "group_size": 2},
+    "nlpo": {"n_envs": 4, "n_steps": 10, "batch_size": 20, "mask_interval": 2},
+    "trpo": {"n_envs": 4, "n_steps": 10, "batch_size": 20, "cg_max_steps": 2, "line_search_max_iter": 2},
 }
 
 

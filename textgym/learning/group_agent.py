@@ -67,8 +67,8 @@ class GroupAgent(TextAgent):
 
     def update(self, texts: Sequence[GeneratedText], advantages: Floats, columns: Mapping[str, Sequence[NDArray[np.floating]]]) -> None:
         """Take `n_epochs` passes of `n_minibatches` steps over the texts whose advantage is finite, and record the figures' means."""
-        kept = np.flatnonzero(np.isfinite(advantages))  # less those that the reward gave up
-        if not kept.size:
+        kept: list[int] = np.flatnonzero(np.isfinite(advantages)).tolist()  # less those that the reward gave up
+        if not kept:
             return
         steps: list[dict[str, float]] = []
         for _ in range(self.n_epochs):
