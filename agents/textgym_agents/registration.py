@@ -7,9 +7,11 @@ import textgym
 AGENTS = {
     "a2c": "a2c:A2CAgent",
     "base": "base:BaseAgent",
+    "dqn": "dqn:DQNAgent",
     "llm": "llm:LLMAgent",
     "ppo": "ppo:PPOAgent",
     "reinforce": "reinforce:ReinforceAgent",
+    "soft-q": "soft_q:SoftQAgent",
 }
 
 
