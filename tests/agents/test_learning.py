@@ -10,6 +10,7 @@ SETTINGS = {
     "ppo": {"learning_rate": 3e-3, "n_steps": 8, "batch_size": 128, "n_epochs": 4},
     "a2c": {"learning_rate": 3e-3, "n_steps": 4},
     "reinforce": {"learning_rate": 3e-3},
+    "soft-q": {"learning_rate": 3e-3},
 }
 
 

@@ -17,6 +17,8 @@ SETTINGS = {
     "ppo": {"n_envs": 4, "n_steps": 10, "batch_size": 20},
     "a2c": {"n_envs": 4, "n_steps": 10},
     "reinforce": {"n_envs": 4},
+    "dqn": {"n_envs": 4},
+    "soft-q": {"n_envs": 4},
 }
 
 
