@@ -4,7 +4,6 @@ from itertools import product
 
 import numpy as np
 from scipy.special import logsumexp
-
 from textgym_plugins.token_chain import HORIZON, SYMBOLS, mean_reward
 
 TOKENS = (*SYMBOLS, "<eos>")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from textgym_plugins.token_chain import HORIZON, mean_reward
 
 import textgym
 from tests.agents.dynamic_programming import optimal_values, value
@@ -10,7 +11,6 @@ from textgym.agent import Agent
 from textgym.learning.micro_batches import micro_batches
 from textgym.learning.q_agent import path_targets
 from textgym.policies.generation import GeneratedText
-from textgym_plugins.token_chain import HORIZON, mean_reward
 
 ALPHA = 0.2
 
