@@ -8,12 +8,14 @@ AGENTS = {
     "a2c": "a2c:A2CAgent",
     "base": "base:BaseAgent",
     "grpo": "grpo:GRPOAgent",
+    "dqn": "dqn:DQNAgent",
     "llm": "llm:LLMAgent",
     "nlpo": "nlpo:NLPOAgent",
     "ppo": "ppo:PPOAgent",
     "reinforce": "reinforce:ReinforceAgent",
     "rloo": "rloo:RLOOAgent",
     "trpo": "trpo:TRPOAgent",
+    "soft-q": "soft_q:SoftQAgent",
 }
 
 

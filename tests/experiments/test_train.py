@@ -21,6 +21,8 @@ SETTINGS = {
     "rloo": {"n_envs": 4, "group_size": 2},
     "nlpo": {"n_envs": 4, "n_steps": 10, "batch_size": 20, "mask_interval": 2},
     "trpo": {"n_envs": 4, "n_steps": 10, "batch_size": 20, "cg_max_steps": 2, "line_search_max_iter": 2},
+    "dqn": {"n_envs": 4},
+    "soft-q": {"n_envs": 4},
 }
 
 

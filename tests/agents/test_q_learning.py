@@ -1,0 +1,152 @@
+"""DQN and soft Q-learning: targets by hand, fixed point at the exact solution, learnt values against dynamic programming."""
+
+import numpy as np
+import pytest
+import torch
+from textgym_plugins.token_chain import HORIZON, mean_reward
+
+import textgym
+from tests.agents.dynamic_programming import optimal_values, value
+from textgym.agent import Agent
+from textgym.learning.micro_batches import micro_batches
+from textgym.learning.q_agent import path_targets
+from textgym.policies.generation import GeneratedText
+
+ALPHA = 0.2
+
+
+def make(name, task="TokenChain", **settings):
+    return textgym.make_agent(name, task, seed=0, kl_coef=0.0, device="cpu", **settings)
+
+
+def one_token_texts(agent, optimum):
+    """Return a text of one token per (prefix, token), in the order of `optimum`, and the list of these keys."""
+    keys = [(prefix, token) for prefix, q in optimum.items() for token in q]
+
+    def ids(words):
+        return np.array(agent.env.mdp.vocabulary.tokenizer.convert_tokens_to_ids(list(words)), np.int64)
+
+    return [GeneratedText(ids(p), ids([t]), np.zeros(1, np.float32), np.zeros(1), {}) for p, t in keys], keys
+
+
+def learnt_q(agent, optimum):
+    texts, keys = one_token_texts(agent, optimum)
+    (batch,) = micro_batches(texts, 10**6, agent.device, agent.columns(texts))
+    with torch.no_grad():
+        values, advantages = agent.q_of_tokens(batch)
+    return dict(zip(keys, (values + advantages).tolist(), strict=True))
+
+
+def test_path_targets_by_hand():
+    r, v, a, gamma, lam = np.array([0.1, 0.2, 1.0]), np.array([0.5, 0.7, 0.4]), np.array([-0.1, 0.0, -0.3]), 0.9, 0.5
+    y3 = 1.0
+    y2 = 0.2 + gamma * (0.4 + lam * (y3 - (0.4 - 0.3)))
+    y1 = 0.1 + gamma * (0.7 + lam * (y2 - 0.7))
+    np.testing.assert_allclose(path_targets(r, v, a, gamma, lam), [y1, y2, y3], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(path_targets(r, v, a, gamma, 0.0), [0.1 + gamma * 0.7, 0.2 + gamma * 0.4, 1.0], atol=1e-12)
+    np.testing.assert_allclose(path_targets(r, v, 0 * a, 1.0, 1.0), [1.3, 1.2, 1.0], atol=1e-12)  # the returns
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, ALPHA])
+def test_the_exact_solution_is_the_fixed_point_for_any_text(alpha, lam):
+    optimum = optimal_values(alpha)
+    for prompt in [p for p in optimum if len(p) == 2]:
+        for tokens in [("a", "b", "c"), ("c", "c", "c"), ("b", "<eos>"), ("<eos>",)]:  # of no policy in particular
+            prefixes = [(*prompt, *tokens[:t]) for t in range(len(tokens))]
+            q = np.array([optimum[p][t] for p, t in zip(prefixes, tokens, strict=True)])
+            v = np.array([value(optimum[p], alpha) for p in prefixes])
+            rewards = np.zeros(len(tokens))
+            rewards[-1] = mean_reward(prompt, [t for t in tokens if t != "<eos>"])
+            np.testing.assert_allclose(path_targets(rewards, v, q - v, 1.0, lam), q, rtol=0, atol=1e-12)
+    assert HORIZON == 3
+
+
+@pytest.mark.parametrize("name", ["dqn", "soft-q"])
+def test_loss_and_gradient_by_hand(name):
+    agent = make(name, path_lambda=0.7, gamma=0.9, n_envs=8)
+    with torch.no_grad():
+        for p in [*agent.policy.parameters(), *agent.target.parameters()]:
+            p.add_(0.1 * torch.randn_like(p))
+    texts = agent.write_groups()
+    losses = list(agent.losses(texts))
+    sum(loss for loss, _ in losses).backward()
+    ours = [p.grad.clone() for p in agent.policy.parameters()]
+    agent.policy.zero_grad()
+
+    def outputs(policy, ids):  # one pass per prefix, no packing, no rule: softmax over the four allowed tokens
+        hidden = policy.lm.model.base_model(input_ids=ids[None]).last_hidden_state[0, -1]
+        logits = policy.lm.logits(hidden).masked_fill(~policy.allowed, -torch.inf)
+        return policy.value_head(hidden)[0], logits
+
+    total = 0.0
+    for t in texts:
+        ids, n = torch.from_numpy(np.concatenate([t.prompt_ids, t.action_ids])), len(t.prompt_ids)
+        q, v_target, q_target = [], [], []
+        for step, action in enumerate(t.action_ids.tolist()):
+            v, logits = outputs(agent.policy, ids[: n + step])
+            with torch.no_grad():
+                vt, lt = outputs(agent.target, ids[: n + step])
+            if name == "soft-q":
+                q.append(v + agent.alpha * logits.log_softmax(-1)[action])
+                v_target.append(vt)
+                q_target.append(vt + agent.alpha * lt.log_softmax(-1)[action])
+            else:
+                q.append(v + agent.beta * (logits[action] - logits.max()))
+                v_target.append(vt + agent.beta * (lt[logits.argmax()] - lt.max()))
+                q_target.append(vt + agent.beta * (lt[action] - lt.max()))
+        correction = torch.tensor(0.0)
+        for step in reversed(range(len(q))):
+            after = v_target[step + 1] if step + 1 < len(q) else torch.tensor(0.0)
+            correction = t.rewards[step] + 0.9 * after - q_target[step] + 0.9 * 0.7 * correction
+            total = total + 0.5 * (q[step] - (q_target[step] + correction).detach()) ** 2
+    total = total / sum(len(t.action_ids) for t in texts)
+    total.backward()
+    assert abs(total.item() - sum(loss.item() for loss, _ in losses)) < 1e-5
+    for grad, p in zip(ours, agent.policy.parameters(), strict=True):
+        torch.testing.assert_close(grad, p.grad, rtol=0, atol=1e-5)
+
+
+def test_soft_q_is_a_softmax_with_v_as_its_log_sum_exp():
+    agent = make("soft-q", alpha=ALPHA)
+    optimum = optimal_values(ALPHA)
+    q = learnt_q(agent, optimum)
+    texts, keys = one_token_texts(agent, optimum)
+    (batch,) = micro_batches(texts, 10**6, agent.device, agent.columns(texts))
+    values, _ = agent.q_of_tokens(batch)
+    for (prefix, _), v in zip(keys, values.tolist(), strict=True):
+        assert abs(value({t: q[prefix, t] for t in optimum[prefix]}, ALPHA) - v) < 1e-5
+
+
+def test_soft_q_starts_as_the_language_model_and_refuses_two_coefficients():
+    agent = textgym.make_agent("soft-q", "ReviewContinuation", n_envs=4, device="cpu", max_new_tokens=6)
+    base = textgym.make_agent("base", "ReviewContinuation", n_envs=4, device="cpu", max_new_tokens=6)
+    assert agent.generate(["The movie", "It"], seed=1) == base.generate(["The movie", "It"], seed=1)
+    texts = agent.write_groups()
+    (batch,) = micro_batches(texts, 10**6, agent.device, agent.columns(texts))
+    values, advantages = agent.q_of_tokens(batch)
+    assert (values == 0).all()
+    assert advantages.abs().max() < 1e-5
+    with pytest.raises(textgym.InvalidArgumentError, match="alpha is the coefficient of the KL"):
+        textgym.make_agent("soft-q", "ReviewContinuation", kl_coef=0.1)
+
+
+@pytest.mark.parametrize("setting", [{"tau": 2.0}, {"path_lambda": -1.0}, {"updates": 0}, {"replay_size": 0}])
+def test_bad_settings_are_one_line(setting):
+    with pytest.raises(textgym.InvalidArgumentError):
+        make("dqn", **setting)
+
+
+@pytest.mark.slow
+def test_dqn_explores_by_its_own_values():
+    """The untrained tied weights say the last token already when greedy; what explores does not."""
+    agent = make("dqn", "CopyToken", learning_rate=3e-3)
+
+    def share(written):
+        return np.mean([t.rewards.sum() for t in written])
+
+    indices = range(agent.env.mdp.n_prompts)
+    assert share(Agent.write(agent, agent.env.mdp, indices, np.random.default_rng(1))) < 0.5
+    agent.learn(5_000)
+    assert share(Agent.write(agent, agent.env.mdp, indices, np.random.default_rng(1))) >= 0.95
+    assert share(agent.write(agent.env.mdp, indices, None)) >= 0.95

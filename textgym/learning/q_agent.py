@@ -1,0 +1,144 @@
+"""QAgent: the loop of agents that learn action values from replayed texts, with a target network."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from textgym.errors import InvalidArgumentError
+from textgym.learning.micro_batches import MicroBatch, micro_batches
+from textgym.learning.replay import TokenReplay
+from textgym.learning.returns import Floats, generalized_advantages
+from textgym.learning.text_agent import TextAgent
+from textgym.policies.generation import GeneratedText
+from textgym.tasks import Task
+
+
+def path_targets(rewards: Floats, values: Floats, advantages: Floats, gamma: float, lam: float) -> Floats:
+    """Return the target of Q(s_t, a_t) for every token of one whole text, (T,).
+
+    y_t = Q_t + Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γ V_{t+1} − Q_t, Q_t = V_t + A_t, with V = 0 after the end. λ = 0 is the one-step target
+    r_t + γ V_{t+1}; λ = 1 sums the rewards to the end. As δ compares with the optimal values of the same state, not with those of whoever
+    chose the token, its fixed point is the optimum for any λ and for texts of any origin.
+
+    Args:
+        rewards: (T,) of the text.
+        values: (T,) V of the target network before each token.
+        advantages: (T,) its A of each chosen token: α log(π/π_ref) of a soft Q, at most 0 of a hard one.
+        gamma, lam: γ and λ.
+
+    References:
+        Nachum et al. 2017, arXiv:1702.08892 (path consistency); Harutyunyan et al. 2016, arXiv:1602.04951 (Q(λ) with off-policy corrections).
+    """
+    return values + advantages + generalized_advantages(rewards - advantages, values, gamma, lam)
+
+
+class QAgent(TextAgent):
+    """Writes texts, keeps them, and regresses Q of replayed tokens on targets of a lagging copy. Subclasses say what Q is.
+
+    Args:
+        task: As for `Agent`.
+        gamma: Discount; 1 because the reward comes at the end of a short text.
+        path_lambda: λ of the targets, 0 (one step) to 1 (the whole text); see `path_targets`.
+        replay_size: Tokens kept, prompts included.
+        updates: Optimizer steps per iteration, each on as many replayed texts as an iteration writes.
+        tau: Share by which the target network moves to the policy after each step; 1 copies it.
+        **settings: Those of `TextAgent` and `Agent`.
+    """
+
+    def __init__(
+        self,
+        task: str | Task,
+        gamma: float = 1.0,
+        path_lambda: float = 0.9,
+        replay_size: int = 20_000,
+        updates: int = 2,
+        tau: float = 0.1,
+        **settings: Any,
+    ) -> None:
+        for name, share in (("gamma", gamma), ("path_lambda", path_lambda), ("tau", tau)):
+            if not 0 <= share <= 1:
+                raise InvalidArgumentError(f"{name} must be from 0 to 1, got {share}")
+        if updates < 1:
+            raise InvalidArgumentError(f"updates must be at least 1, got {updates}")
+        super().__init__(task, **settings)
+        self.gamma, self.path_lambda, self.updates, self.tau = gamma, path_lambda, updates, tau
+        self.replay = TokenReplay(replay_size)
+        self.target = self.make_policy().requires_grad_(False)
+        self.target.load_state_dict(self.policy.state_dict())
+        self.training_modules["target"] = self.target
+
+    @abstractmethod
+    def q_of_tokens(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return V of the prefixes and A of the chosen tokens, (T,) each, of the policy, with gradients; Q = V + A."""
+
+    @abstractmethod
+    def target_values(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the same of the target network, (T,) each."""
+
+    def rewards_to_keep(self, texts: Sequence[GeneratedText]) -> tuple[list[NDArray[np.float64]], float]:
+        """Return per text the rewards to learn from, and the mean KL per token with the reference model."""
+        return self.penalised_rewards(texts)
+
+    def iterate(self) -> int:
+        """Write texts, keep them, take steps on replayed ones."""
+        texts = self.write_groups()
+        rewards, kl = self.rewards_to_keep(texts)
+        self.log_texts(texts, kl)
+        self.replay.add(texts, rewards)
+        figures: dict[str, float] = {}
+        for _ in range(self.updates if len(self.replay) else 0):
+            replayed = self.replay.sample(len(texts), self.rng)
+            figures = self.optimisation.step(self.losses(replayed), self.progress)
+            self.move_target()
+            self.n_tokens_trained += sum(len(t.action_ids) for t in replayed)
+        self.log_update(figures)
+        return sum(len(t.action_ids) for t in texts)
+
+    def losses(self, texts: Sequence[GeneratedText]) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """Yield ½ (Q − y)², a mean over tokens, in parts."""
+        n_tokens = sum(len(t.action_ids) for t in texts)
+        for batch in micro_batches(texts, self.batch_size, self.device, self.columns(texts)):
+            targets = self.targets(batch, texts)
+            values, advantages = self.q_of_tokens(batch)
+            q = values + advantages
+            loss = 0.5 * (q - targets).square().sum() / n_tokens
+            yield loss, {"loss": loss.item(), "q_mean": q.sum().item() / n_tokens, "target_mean": targets.sum().item() / n_tokens}
+
+    def columns(self, texts: Sequence[GeneratedText]) -> dict[str, list[NDArray[np.float64]]]:
+        """Return further numbers of each token that the values need."""
+        del texts
+        return {}
+
+    def targets(self, batch: MicroBatch, texts: Sequence[GeneratedText]) -> Tensor:
+        """Return the targets, (T,)."""
+        with torch.no_grad():
+            values, advantages = self.target_values(batch)
+        ends = np.cumsum([len(texts[i].action_ids) for i in batch.indices])[:-1]
+        parts = [np.split(numbers.double().cpu().numpy(), ends) for numbers in (values, advantages)]
+        found = [
+            path_targets(texts[i].rewards, value, advantage, self.gamma, self.path_lambda)
+            for i, value, advantage in zip(batch.indices, *parts, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(found).astype(np.float32)).to(self.device)
+
+    @torch.no_grad()
+    def move_target(self) -> None:
+        """Move the target network towards the policy by `tau` (Polyak averaging)."""
+        for ours, theirs in zip(self.target.parameters(), self.policy.parameters(), strict=True):
+            ours.lerp_(theirs, self.tau)
+
+    # --- exact resume --------------------------------------------------------------------------------------------------------------
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the replay."""
+        return {**super().arrays(), **self.replay.arrays()}
+
+    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` and `arrays` returned."""
+        super().load_state(state, arrays)
+        self.replay.load_arrays(arrays)

@@ -1,0 +1,96 @@
+"""Replay: texts kept as slices of one token stream, for agents that learn from what was written before."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textgym.errors import InvalidArgumentError
+from textgym.policies.generation import GeneratedText
+
+
+class TokenReplay:
+    """The newest texts that fit into a number of tokens, prompts included; a prefix is a slice, so a token costs the same at any horizon.
+
+    A buffer of (observation, action, next observation), as stable-baselines3's, holds every prefix twice: O(T²) for a text of T tokens.
+
+    Args:
+        capacity: Tokens kept, prompts included; the oldest texts make room for new ones.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise InvalidArgumentError(f"the capacity of a replay must be at least 1 token, got {capacity}")
+        self.capacity = capacity
+        self._ids = np.zeros(capacity, np.int64)
+        self._rewards = np.zeros(capacity, np.float64)
+        self._log_probs = np.zeros(capacity, np.float32)
+        self._places: deque[tuple[int, int, int]] = deque()  # (start, prompt tokens, all tokens), oldest first
+        self._head = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens held now, prompts included."""
+        return sum(n for _, _, n in self._places)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the token stream; it is allocated once."""
+        return self._ids.nbytes + self._rewards.nbytes + self._log_probs.nbytes
+
+    def add(self, texts: Sequence[GeneratedText], rewards: Sequence[NDArray[np.float64]] | None = None) -> None:
+        """Keep texts, with other rewards than their own if given; those with a reward that is not finite (given up) are left out."""
+        for text, numbers in zip(texts, [t.rewards for t in texts] if rewards is None else rewards, strict=True):
+            if np.isfinite(numbers).all():
+                self._add(text, numbers)
+
+    def _add(self, text: GeneratedText, rewards: NDArray[np.float64]) -> None:
+        n_prompt, needed = len(text.prompt_ids), len(text.prompt_ids) + len(text.action_ids)
+        if needed > self.capacity:
+            raise InvalidArgumentError(f"a text of {needed} tokens does not fit into a replay of {self.capacity}: raise its capacity")
+        if self._head + needed > self.capacity:  # a text lies in one piece: begin at the front again
+            while self._places and self._places[0][0] >= self._head:
+                self._places.popleft()
+            self._head = 0
+        while self._places and self._head <= self._places[0][0] < self._head + needed:
+            self._places.popleft()
+        chosen, stop = self._head + n_prompt, self._head + needed
+        self._ids[self._head : chosen], self._ids[chosen:stop] = text.prompt_ids, text.action_ids
+        self._rewards[chosen:stop], self._log_probs[chosen:stop] = rewards, text.log_probs
+        self._places.append((self._head, n_prompt, needed))
+        self._head = stop
+
+    def text(self, index: int) -> GeneratedText:
+        """Return a text, 0 the oldest, as views of the stream: valid until the next `add`."""
+        start, n_prompt, n = self._places[index]
+        chosen, stop = start + n_prompt, start + n
+        return GeneratedText(self._ids[start:chosen], self._ids[chosen:stop], self._log_probs[chosen:stop], self._rewards[chosen:stop], {})
+
+    def sample(self, n_texts: int, rng: np.random.Generator) -> list[GeneratedText]:
+        """Draw whole texts, with replacement: one transformer pass over each gives the values at all of its prefixes."""
+        if not self._places:
+            raise InvalidArgumentError("nothing can be drawn from an empty replay")
+        return [self.text(int(i)) for i in rng.integers(len(self._places), size=n_texts)]
+
+    # --- exact resume --------------------------------------------------------------------------------------------------------------
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything held, for `Agent.arrays`."""
+        return {
+            "replay_ids": self._ids,
+            "replay_rewards": self._rewards,
+            "replay_log_probs": self._log_probs,
+            "replay_places": np.array(self._places, np.int64).reshape(-1, 3),
+            "replay_head": np.array([self._head], np.int64),
+        }
+
+    def load_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `arrays` returned."""
+        self._ids[:], self._rewards[:], self._log_probs[:] = (arrays[f"replay_{name}"] for name in ("ids", "rewards", "log_probs"))
+        self._places = deque((int(a), int(b), int(c)) for a, b, c in arrays["replay_places"])
+        self._head = int(arrays["replay_head"][0])
