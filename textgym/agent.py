@@ -70,6 +70,7 @@ class Agent(ABC):
     Attributes:
         name: Registered name.
         learns: False for an agent that no token budget improves.
+        writes_with_reward: True for an agent that asks the reward while it writes.
         env: The stable-baselines3 face of the task.
         policy: The policy being improved.
         n_tokens: Tokens spent of the budget so far: generated ones, or, for an agent that learns from given texts, read ones.
@@ -82,6 +83,7 @@ class Agent(ABC):
 
     name = ""
     learns = True
+    writes_with_reward = False
     policy: CausalLMPolicy
 
     def __init__(
@@ -166,9 +168,9 @@ class Agent(ABC):
             stop=self.task.stop,
             allowed_tokens=self.task.allowed_tokens,
         )
-        unscored = make_reward(lambda episodes: [0.0] * len(episodes))
+        reward = self.env.mdp.reward if self.writes_with_reward else make_reward(lambda episodes: [0.0] * len(episodes))
         budget = self.env.mdp.max_new_tokens if max_new_tokens is None else max_new_tokens
-        mdp = TokenMDP(task, self.env.mdp.vocabulary, unscored, min(batch_size, len(prompts)), "given", budget)
+        mdp = TokenMDP(task, self.env.mdp.vocabulary, reward, min(batch_size, len(prompts)), "given", budget)
         rng = None if seed is None else np.random.default_rng(seed)
         return [t.info["prompt"] + t.info["continuation"] for t in self.write(mdp, range(len(prompts)), rng)]
 

@@ -41,9 +41,9 @@ def reference_texts(mdp: TokenMDP, split: str | None = None) -> list[GeneratedTe
 
 
 def best_share(texts: Sequence[GeneratedText], share: float) -> list[GeneratedText]:
-    """Return the texts with the highest reward, a share (0, 1] of them, in their order."""
+    """Return the texts with the highest reward, a share (0, 1] of them, in their order; ties with the last one are kept."""
     if not 0 < share <= 1:
         raise InvalidArgumentError(f"the share of texts to keep must be above 0 and at most 1, got {share}")
     totals = np.array([t.rewards.sum() for t in texts])
-    kept = np.sort(np.argsort(-totals, kind="stable")[: max(1, round(share * len(texts)))])
-    return [texts[i] for i in kept]
+    least = np.sort(totals)[-max(1, round(share * len(texts)))]
+    return [text for text, total in zip(texts, totals, strict=True) if total >= least]

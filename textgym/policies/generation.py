@@ -58,7 +58,7 @@ def generate(
             obs = {key: values[:n] for key, values in mdp.observe().items()}
             return policy.sample(obs, None if drawn is None else drawn[:, step])
 
-        texts += _write_rows(mdp, part, choose)
+        texts += write_rows(mdp, part, choose)
     policy.clear_cache()  # frees memory, and what follows does not depend on what was written here, to the last bit
     return texts
 
@@ -91,11 +91,11 @@ def replay(mdp: TokenMDP, prompt_indices: Sequence[int], continuations: Sequence
         part = actions[start : start + mdp.n_rows]
         unknown = np.full(len(part), np.nan, np.float32)
         prompts = list(prompt_indices[start : start + len(part)])
-        texts += _write_rows(mdp, prompts, lambda step, part=part, unknown=unknown: (part[:, step], unknown))  # type: ignore[misc]
+        texts += write_rows(mdp, prompts, lambda step, part=part, unknown=unknown: (part[:, step], unknown))  # type: ignore[misc]
     return texts
 
 
-def _write_rows(mdp: TokenMDP, prompts: list[int], choose: Callable[[int], Choice]) -> list[GeneratedText]:
+def write_rows(mdp: TokenMDP, prompts: list[int], choose: Callable[[int], Choice]) -> list[GeneratedText]:
     """Write one text per prompt, side by side; `choose(step)` returns tokens and log-probabilities, (len(prompts),) each."""
     rows = np.arange(len(prompts))
     mdp.reset(rows, prompts)

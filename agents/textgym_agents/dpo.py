@@ -1,0 +1,118 @@
+"""DPO: direct preference optimisation on pairs of texts that the reward ranks."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from textgym.errors import InvalidArgumentError
+from textgym.learning.micro_batches import micro_batches
+from textgym.learning.text_agent import TextAgent
+from textgym.policies.generation import GeneratedText, generate
+from textgym.tasks import Task
+
+Writer = Literal["policy", "start"]
+
+
+class DPOAgent(TextAgent):
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290).
+
+    Of `group_size` texts per prompt the best and the worst by the reward are a pair (chosen c, rejected r); the loss is
+    −log σ(β [log π(c)/π_ref(c) − log π(r)/π_ref(r)]), a mean over pairs, where the log-probabilities are those of whole texts. Its optimum is
+    that of the Bradley-Terry reward less β times the KL with π_ref, so `kl_coef` must be left out.
+
+    Args:
+        task: As for `textgym.make_agent`.
+        beta: β.
+        writer: Who writes the pairs: "policy", as it is now (online DPO, Guo et al. 2024, arXiv:2402.04792), or "start", the frozen model that
+            it started from (offline DPO on ever fresh pairs).
+        group_size: Texts per prompt; `n_envs` must be a multiple of it.
+        updates: Optimizer steps on the pairs of an iteration.
+        **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
+    """
+
+    def __init__(
+        self,
+        task: str | Task,
+        beta: float = 0.1,
+        writer: Writer = "policy",
+        group_size: int = 4,
+        updates: int = 2,
+        **settings: Any,
+    ) -> None:
+        if not beta > 0:
+            raise InvalidArgumentError(f"beta must be greater than 0, got {beta}")
+        if writer not in ("policy", "start"):
+            raise InvalidArgumentError(f"writer must be 'policy' or 'start', got {writer!r}")
+        if settings.get("kl_coef"):
+            raise InvalidArgumentError(f"dpo: beta takes the place of kl_coef={settings['kl_coef']}; leave that out")
+        super().__init__(task, **{**settings, "kl_coef": 0.0})
+        if group_size < 2 or self.env.num_envs % group_size or updates < 1:
+            raise InvalidArgumentError(
+                f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, at least 2, and updates at least 1, got {updates}"
+            )
+        self.beta, self.writer, self.group_size, self.updates = beta, writer, group_size, updates
+        self.start = self.make_policy().requires_grad_(False)  # π_ref also where the model has no weights to be named by
+        self.start.load_state_dict(self.policy.state_dict())
+        self.training_modules["start"] = self.start
+
+    def iterate(self) -> int:
+        """Write groups of texts, pair best with worst, take steps."""
+        mdp = self.env.mdp
+        if self.writer == "policy":
+            texts = self.write_groups(self.group_size)
+        else:
+            prompts = self.rng.integers(mdp.n_prompts, size=mdp.n_rows // self.group_size)
+            texts = generate(self.start, mdp, np.repeat(prompts, self.group_size).tolist(), self.rng)
+        _, kl = self.penalised_rewards(texts)
+        pairs = self.pairs(texts)
+        self.log_texts(texts, kl, pairs=float(len(pairs)))
+        figures: dict[str, float] = {}
+        for _ in range(self.updates if pairs else 0):
+            figures = self.optimisation.step(self.losses(pairs), self.progress)
+            self.n_tokens_trained += sum(len(t.action_ids) for pair in pairs for t in pair)
+        self.log_update(figures)
+        return sum(len(t.action_ids) for t in texts)
+
+    def pairs(self, texts: Sequence[GeneratedText]) -> list[tuple[GeneratedText, GeneratedText]]:
+        """Return the best and the worst text of each group whose rewards differ."""
+        totals = np.array([t.rewards.sum() for t in texts])
+        found = []
+        for start in range(0, len(texts), self.group_size):
+            group = totals[start : start + self.group_size]
+            if np.isfinite(group).any() and np.nanmax(group) > np.nanmin(group):
+                found.append((texts[start + int(np.nanargmax(group))], texts[start + int(np.nanargmin(group))]))
+        return found
+
+    def losses(self, pairs: Sequence[tuple[GeneratedText, GeneratedText]]) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """Yield the parts of the loss; both texts of a pair are in the same pass."""
+        texts = [text for pair in pairs for text in pair]
+        reference = self._start_log_probs(texts)
+        per_pass = 2 * max(1, self.batch_size // (2 * self.env.mdp.max_new_tokens))
+        for first in range(0, len(texts), per_pass):
+            part = list(range(first, min(first + per_pass, len(texts))))
+            (batch,) = micro_batches(texts, len(part) * self.env.mdp.max_new_tokens + 1, self.device, {"reference": reference}, part)
+            _, log_prob, entropy = self.policy.evaluate_actions(batch.packed, batch.packed.actions)
+            gains = batch.sum_by_text(log_prob - batch.columns["reference"]).reshape(-1, 2)  # (pairs, chosen and rejected)
+            margins = self.beta * (gains[:, 0] - gains[:, 1])
+            loss = -logsigmoid(margins).sum() / len(pairs)
+            yield (
+                loss,
+                {
+                    "loss": loss.item(),
+                    "accuracy": (margins > 0).sum().item() / len(pairs),
+                    "margin": margins.sum().item() / len(pairs),
+                    "entropy_loss": -entropy.sum().item() / sum(len(t.action_ids) for t in texts),
+                },
+            )
+
+    def _start_log_probs(self, texts: Sequence[GeneratedText]) -> list[NDArray[np.float64]]:
+        """Return log π_ref of every token, per text (tokens of it,)."""
+        found: list[NDArray[np.float64]] = []
+        for batch in micro_batches(texts, self.batch_size, self.device):
+            log_prob = self.start.evaluate_actions(batch.packed, batch.packed.actions)[1].double().cpu().numpy()
+            found += np.split(log_prob, np.cumsum([len(texts[i].action_ids) for i in batch.indices])[:-1])
+        return found

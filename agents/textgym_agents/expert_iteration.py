@@ -1,0 +1,57 @@
+"""Expert iteration: write several texts per prompt, imitate the best one (rejection-sampling fine-tuning)."""
+
+from typing import Any
+
+import numpy as np
+
+from textgym.errors import InvalidArgumentError
+from textgym.learning.text_agent import TextAgent
+from textgym.policies.generation import GeneratedText
+from textgym.tasks import Task
+from textgym_agents.behaviour_cloning import negative_log_likelihood
+
+
+class ExpertIterationAgent(TextAgent):
+    """Expert iteration (Anthony et al. 2017, arXiv:1705.08439), for texts rejection-sampling fine-tuning (RAFT, arXiv:2304.06767).
+
+    Of `group_size` texts per prompt the one with the highest reward, less `kl_coef` · log(π/π_ref), becomes the expert's; the loss is
+    −log π(a_t | s_t), a mean over the experts' tokens.
+
+    Args:
+        task: As for `textgym.make_agent`.
+        group_size: Texts per prompt; `n_envs` must be a multiple of it.
+        updates: Optimizer steps on the experts of an iteration.
+        **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, `kl_coef`, ...) and `textgym.agent.Agent`.
+    """
+
+    def __init__(self, task: str | Task, group_size: int = 4, updates: int = 2, **settings: Any) -> None:
+        super().__init__(task, **settings)
+        if group_size < 2 or self.env.num_envs % group_size:
+            raise InvalidArgumentError(
+                f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, which must be at least 2"
+            )
+        if updates < 1:
+            raise InvalidArgumentError(f"updates must be at least 1, got {updates}")
+        self.group_size, self.updates = group_size, updates
+
+    def iterate(self) -> int:
+        """Write groups of texts, keep each group's best, imitate them."""
+        texts = self.write_groups(self.group_size)
+        rewards, kl = self.penalised_rewards(texts)
+        self.log_texts(texts, kl)
+        experts = self.experts(texts, np.array([r.sum() for r in rewards]))
+        figures: dict[str, float] = {}
+        for _ in range(self.updates if experts else 0):
+            figures = self.optimisation.step(negative_log_likelihood(self.policy, experts, self.batch_size), self.progress)
+            self.n_tokens_trained += sum(len(t.action_ids) for t in experts)
+        self.log_update(figures)
+        return sum(len(t.action_ids) for t in texts)
+
+    def experts(self, texts: list[GeneratedText], scores: np.ndarray[Any, np.dtype[np.float64]]) -> list[GeneratedText]:
+        """Return the best text of each group; none of a group whose scores are all equal or unknown: it teaches nothing."""
+        found = []
+        for start in range(0, len(texts), self.group_size):
+            group = scores[start : start + self.group_size]
+            if np.isfinite(group).any() and np.nanmax(group) > np.nanmin(group):
+                found.append(texts[start + int(np.nanargmax(group))])
+        return found

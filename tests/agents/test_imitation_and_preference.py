@@ -1,0 +1,117 @@
+"""Behaviour cloning, expert iteration, DPO and the controls: their losses by hand, and what they write."""
+
+from math import log
+
+import numpy as np
+import pytest
+import torch
+
+import textgym
+from textgym.experiments.evaluate import evaluate
+from textgym.learning.given_texts import best_share, reference_texts
+from textgym.policies.reference import ReferenceModel
+
+
+def made(name, task="CopyToken", **settings):
+    return textgym.make_agent(name, task, device="cpu", **{"n_envs": 8, **settings})
+
+
+def log_probs(policy, text):
+    """Return the log-probability of every token, one unpacked forward pass per prefix."""
+    found = []
+    for t, token in enumerate(text.action_ids):
+        ids = torch.from_numpy(np.concatenate([text.prompt_ids, text.action_ids[:t]]))[None]
+        logits = policy.rule.apply(policy.lm.model(input_ids=ids).logits[:, -1], policy.allowed)
+        found.append(logits.log_softmax(-1)[0, token])
+    return torch.stack(found)
+
+
+def gradient(losses, policy):
+    policy.optimizer.zero_grad()
+    total = 0.0
+    for loss, _ in losses:
+        loss.backward()
+        total += loss.item()
+    return total, torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+
+
+def agree(ours, theirs):
+    assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
+    assert (ours[1] - theirs[1]).norm() <= 1e-5 * max(1.0, float(theirs[1].norm()))
+
+
+def test_behaviour_cloning_loss_by_hand():
+    from textgym_agents.behaviour_cloning import negative_log_likelihood
+
+    agent = made("bc", "ReviewContinuation", max_new_tokens=6, n_envs=4)
+    texts = agent.texts[:5]
+    ours = gradient(negative_log_likelihood(agent.policy, texts, batch_size=7), agent.policy)
+    by_hand = -torch.cat([log_probs(agent.policy, t) for t in texts]).mean()
+    agree(ours, gradient([(by_hand, {})], agent.policy))
+
+
+@pytest.mark.parametrize("batch_size", [1, 1000])
+def test_dpo_loss_by_hand(batch_size):
+    agent = made("dpo", "ReviewContinuation", max_new_tokens=5, n_envs=8, beta=0.3, batch_size=batch_size)
+    pairs = agent.pairs(agent.write_groups(4))
+    assert pairs
+    with torch.no_grad():
+        for weights in agent.policy.lm.parameters():
+            weights.add_(0.01 * torch.randn_like(weights))
+    agent.policy.clear_cache()
+    ours = gradient(agent.losses(pairs), agent.policy)
+    margins = []
+    for chosen, rejected in pairs:
+        gains = [log_probs(agent.policy, t).sum() - log_probs(agent.start, t).sum().detach() for t in (chosen, rejected)]
+        margins.append(0.3 * (gains[0] - gains[1]))
+    agree(ours, gradient([(torch.log1p(torch.exp(-torch.stack(margins))).mean(), {})], agent.policy))
+
+
+def test_dpo_at_the_start_has_the_loss_log_2():
+    agent = made("dpo", n_envs=16)
+    pairs = agent.pairs(agent.write_groups(4))
+    assert sum(loss.item() for loss, _ in agent.losses(pairs)) == pytest.approx(log(2), abs=1e-6)
+
+
+def test_pairs_and_experts_are_best_and_worst_and_skip_groups_without_difference():
+    agent, expert = made("dpo", n_envs=16), made("expert-iteration", n_envs=16)
+    texts = agent.write_groups(4)
+    totals = np.array([t.rewards.sum() for t in texts]).reshape(-1, 4)
+    mixed = int((totals.max(1) > totals.min(1)).sum())
+    pairs = agent.pairs(texts)
+    assert len(pairs) == mixed
+    assert all(c.rewards.sum() == 1 and r.rewards.sum() == 0 for c, r in pairs)
+    experts = expert.experts(texts, totals.ravel())
+    assert len(experts) == mixed
+    assert all(t.rewards.sum() == 1 for t in experts)
+    assert expert.experts(texts[:4], np.array([np.nan, 1.0, 0.0, np.nan])) == [texts[1]]
+
+
+def test_best_share_keeps_ties():
+    texts = reference_texts(made("base").env.mdp)
+    assert len(best_share(texts, 0.1)) == len(texts)  # every reference of CopyToken is right
+
+
+@pytest.mark.slow
+def test_best_of_n_picks_by_reward_and_its_kl_is_the_closed_form():
+    base, best = made("base", "ReviewContinuation"), made("best-of-n", "ReviewContinuation", n=4)
+    reference = ReferenceModel("reviews", "cpu")
+    plain = evaluate(base, "validation", 48, 0, reference=reference)
+    found = evaluate(best, "validation", 48, 0, reference=reference)
+    assert np.mean(found.rewards) > np.mean(plain.rewards) + 0.3
+    assert found.kl * found.length == pytest.approx(log(4) - 3 / 4, rel=1e-3)  # nats per text
+    assert best.generate(["The movie"], seed=1) != best.generate(["The movie"], seed=2)
+
+
+def test_oracle_is_right_and_random_is_uniform():
+    oracle, random = made("oracle"), made("random")
+    assert np.mean(evaluate(oracle, "test", 64, 0).rewards) == 1.0
+    assert np.mean([np.mean(evaluate(random, "test", 64, seed).rewards) for seed in range(8)]) < 0.3
+    texts = random.write(random.env.mdp, range(8), np.random.default_rng(0))
+    assert all(p == pytest.approx(-log(random.env.mdp.allowed_mask.sum())) for t in texts for p in t.log_probs)
+    task = textgym.Task("Bare-v0", {"train": ["a b"], "test": ["a b"]}, "copy-token", 1, "copied")
+    bare = textgym.make_agent("oracle", task, device="cpu", n_envs=1)
+    with pytest.raises(textgym.InvalidArgumentError, match="has no reference to write"):
+        evaluate(bare, "test", 1, 0)
+    with pytest.raises(textgym.InvalidArgumentError, match="has no references in its split 'train'"):
+        textgym.make_agent("bc", task, device="cpu")
