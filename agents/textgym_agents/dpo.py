@@ -48,7 +48,7 @@ class DPOAgent(TextAgent):
         if writer not in ("policy", "start"):
             raise InvalidArgumentError(f"writer must be 'policy' or 'start', got {writer!r}")
         if settings.get("kl_coef"):
-            raise InvalidArgumentError(f"dpo: beta takes the place of kl_coef={settings['kl_coef']}; leave that out")
+            raise InvalidArgumentError(f"dpo: beta is the coefficient of the KL; leave kl_coef={settings['kl_coef']} out")
         super().__init__(task, **{**settings, "kl_coef": 0.0})
         if group_size < 2 or self.env.num_envs % group_size or updates < 1:
             raise InvalidArgumentError(
