@@ -13,7 +13,9 @@ from textgym.files import replaced_folder
 from textgym.lm.source import cache_folder
 
 NAME = "all-mpnet-base-v2"
-WEIGHTS_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"  # of model.safetensors as sentence-transformers publishes it
+WEIGHTS_SHA256 = (
+    "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"  # of model.safetensors as sentence-transformers publishes it
+)
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "README.md", "model.safetensors")
 
 

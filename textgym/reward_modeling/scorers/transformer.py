@@ -29,8 +29,8 @@ class Transformer(Scorer):
         n_outputs: Outputs for each text.
         model: A registered name ("minilm", "reviews"), a directory or a hub id; encoder or causal language model.
         lora_rank: 0 trains all weights; else adapters of this rank on every linear layer (Hu et al. 2021, "LoRA", arXiv:2106.09685).
-        frozen_layers: So many of the lowest layers, and the embeddings below them, stay as they were, without dropout: no gradient passes
-            through them, so a step costs less. 0 freezes nothing.
+        frozen_layers: So many of the lowest layers, and what belongs to no layer (embeddings, a final norm), stay as they were, without
+            dropout: no gradient passes through them, so a step costs less. 0 freezes nothing.
         max_tokens: Longer texts are cut.
         dropout: Before the head; the model's own is as its configuration says.
         dtype: In which matrices are multiplied in training: "float32" or "bfloat16". Weights stay float32 and scores are computed in it, so
@@ -236,4 +236,6 @@ def _freeze(encoder: Any, n_layers: int) -> list[str]:
     for name, parameter in encoder.named_parameters():
         layer = _layer(name)
         parameter.requires_grad_(layer is not None and layer >= n_layers)
-    return [name for name, module in encoder.named_modules() if (own := list(module.parameters())) and not any(p.requires_grad for p in own)]
+    return [
+        name for name, module in encoder.named_modules() if (own := list(module.parameters())) and not any(p.requires_grad for p in own)
+    ]
