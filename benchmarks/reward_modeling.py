@@ -1,12 +1,16 @@
 """Compare scorers and losses on the bundled human ratings: agreement with people on the test split, time to fit, speed.
 
 Usage: python benchmarks/reward_modeling.py [--train N] [--only TEXT] [--out FILE.json]
+       python benchmarks/reward_modeling.py --stack REWARD REWARD ... (names or folders of fitted rewards)
 
 All models see the same training sentences. Losses on labels see the mean rating in five classes; losses on pairs see one pair a sentence, drawn
 from sentences of the same source at least half a point apart. On the test split every score is compared with the mean rating: Pearson, Spearman,
 MSE after one straight line fitted on the validation split (so that scores on another scale can be compared), macro F1 of negative against
 positive (threshold chosen on the validation split); brackets are 95 % bootstrap intervals over sentences (1,000 resamples, seed 0).
 Rows already in FILE.json are kept, so the table can be made in several runs.
+
+--stack measures finished rewards, each alone and all together: least squares on the validation split, with an intercept; the difference in Pearson
+to the best alone (by validation) with a paired bootstrap interval; and, for comparison, how one rater agrees with the mean of a text's other raters.
 """
 
 import argparse
@@ -18,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import textgym
 from textgym.reward_modeling.features import HiddenStates, SentenceEmbeddings
 from textgym.reward_modeling.fit import FitSettings, fit_reward_model
 from textgym.reward_modeling.judgement_source import load_judgements, sample
@@ -40,6 +45,13 @@ ROWS = [
     ("transformer", "transformer", "squared-error", {"dtype": "bfloat16", "max_tokens": 96}),
     ("transformer", "transformer", "heteroscedastic", {"dtype": "bfloat16", "max_tokens": 96}),
     ("transformer LoRA 8", "transformer", "squared-error", {"dtype": "bfloat16", "max_tokens": 96, "lora_rank": 8}),
+    (
+        "transformer mpnet, 4 of 12 layers frozen",
+        "transformer",
+        "squared-error",
+        {"model": "mpnet", "dtype": "bfloat16", "max_tokens": 96, "frozen_layers": 4},
+        {"epochs": 1, "batch_size": 16, "learning_rate": 8e-5},
+    ),
 ]
 
 
@@ -105,9 +117,9 @@ def quality(scores, ratings):
 
 
 def measured(row, data, n_train, minutes, memories):
-    label, scorer, loss, options = row
+    label, scorer, loss, options, *more = row
     kinds = {"bradley-terry": "pairs", "cross-entropy": "labels", "ordinal": "labels"}
-    settings = FitSettings(scorer=options, max_minutes=minutes if scorer == "transformer" else None)
+    settings = FitSettings(scorer=options, max_minutes=minutes if scorer == "transformer" else None, **(more[0] if more else {}))
     started = time.perf_counter()
     before = {memory: memory.seconds for memory in memories.values()}
     result = fit_reward_model(data[kinds.get(loss, "ratings")], scorer=scorer, loss=loss, settings=settings)
@@ -118,6 +130,7 @@ def measured(row, data, n_train, minutes, memories):
     parts = {name: data["ratings"].split(name).items for name in ("validation", "test")}
     scores = {name: result.reward.score_texts([i.text for i in items]) for name, items in parts.items()}
     ratings = {name: np.array([i.rating for i in items]) for name, items in parts.items()}
+    spent = {name: memory.seconds for name, memory in memories.items()}  # what is timed below belongs to no row's fit
     timed = [i.text + " " for i in parts["test"][:400]]  # a space: not among the remembered
     result.reward.score_texts(["The first text loads the model."])
     for remembered in memories.values():
@@ -126,8 +139,47 @@ def measured(row, data, n_train, minutes, memories):
     started = time.perf_counter()
     result.reward.score_texts(timed)
     speed = len(timed) / (time.perf_counter() - started)
+    for name, remembered in memories.items():
+        remembered.seconds = spent[name]
     found = quality(scores, ratings)
     return {"scorer": label, "loss": loss, "train": n_train, "epochs": len(result.history), "seconds": seconds, "speed": speed, **found}
+
+
+def stack(names, ratings):
+    """Print every reward alone, all of them together, and one rater beside them, on the test split."""
+    items = {split: ratings.split(split).items for split in ("validation", "test")}
+    wanted = {split: np.array([i.rating for i in part]) for split, part in items.items()}
+    columns = {}
+    for name in names:
+        reward = textgym.make_reward(name)
+        columns[name] = {split: np.array(reward.score([textgym.Episode("", i.text) for i in part])) for split, part in items.items()}
+    design = {split: np.stack([c[split] for c in columns.values()] + [np.ones(len(wanted[split]))], 1) for split in wanted}
+    weights = np.linalg.lstsq(design["validation"], wanted["validation"], rcond=None)[0]
+    together = {split: design[split] @ weights for split in wanted}
+    print("| reward | Pearson | Spearman | MSE | F1 |\n|---|---|---|---|---|")
+    for name, scores in [*columns.items(), ("together " + " ".join(f"{w:.2f}" for w in weights), together)]:
+        found = quality(scores, wanted)
+        print(f"| {name} | " + " | ".join("{:.3f} [{:.3f}, {:.3f}]".format(*found[k]) for k in ("pearson", "spearman", "mse", "f1")) + " |")
+    best = max(columns, key=lambda name: np.corrcoef(columns[name]["validation"], wanted["validation"])[0, 1])
+    rng, n = np.random.default_rng(0), len(wanted["test"])
+    gains = []
+    for _ in range(N_RESAMPLES):
+        rows = rng.integers(0, n, n)
+        both = [np.corrcoef(scores["test"][rows], wanted["test"][rows])[0, 1] for scores in (together, columns[best])]
+        gains.append(both[0] - both[1])
+    print("together against {}: {:+.4f} [{:+.4f}, {:+.4f}] Pearson".format(best, np.mean(gains), *np.percentile(gains, [2.5, 97.5])))
+    print("one rater: {:.3f} [{:.3f}, {:.3f}] Pearson over {} texts".format(*one_rater(items["test"])))
+
+
+def one_rater(items, n_draws=200):
+    """Return mean and range over draws of one rater a text, against the mean of the text's other raters; and the number of texts."""
+    several = [np.array(i.ratings) for i in items if len(i.ratings) > 1]
+    rng, found = np.random.default_rng(0), []
+    for _ in range(n_draws):
+        one = np.array([r[rng.integers(len(r))] for r in several])
+        others = np.array([(r.sum() - o) / (len(r) - 1) for r, o in zip(several, one, strict=True)])
+        found.append(np.corrcoef(one, others)[0, 1])
+    return np.mean(found), *np.percentile(found, [2.5, 97.5]), len(several)
 
 
 def table(rows):
@@ -149,10 +201,14 @@ def main():
     parser.add_argument("--only", default="", help="rows whose scorer or loss contains this")
     parser.add_argument("--minutes", type=float, default=4.0, help="for a transformer: no epoch begins that would end later")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--stack", nargs="+", metavar="REWARD", help="measure finished rewards, alone and together, and fit nothing")
     parser.add_argument("--out", default="reward_modeling.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     ratings = load_judgements("human-ratings")
+    if arguments.stack:
+        stack(arguments.stack, ratings)
+        return
     if arguments.train:
         few = sample(ratings, arguments.train)
         ratings = replace(ratings, items=few.split("train").items + ratings.split("validation").items + ratings.split("test").items)

@@ -43,6 +43,7 @@ def data_for(loss, request):
         ("embedding", {}, 0.5),
         ("transformer", {"model": "reviews", "dtype": "bfloat16"}, 0.8),
         ("transformer", {"model": "reviews", "lora_rank": 4}, 0.4),
+        ("transformer", {"model": "reviews", "frozen_layers": 2}, 0.6),
     ],
 )
 def test_every_scorer_learns_saves_and_loads(scorer, options, least, ratings, tmp_path):
@@ -154,6 +155,31 @@ def test_pre_training_and_the_auxiliary_term_run(ratings):
         options = settings(1, contrastive=method, batch_size=32)
         result = fit_reward_model(ratings, settings=options, scorer="transformer", prepared_scorer=scorer)
         assert np.isfinite(result.best["train_loss"])
+
+
+def test_frozen_layers_stay_as_they_were_and_know_no_dropout(ratings):
+    scorer = SCORERS["transformer"](1, model="reviews", max_tokens=16, frozen_layers=1)
+    before = {name: value.clone() for name, value in scorer.named_parameters()}
+    fit_reward_model(ratings, settings=settings(1, batch_size=16), scorer="transformer", prepared_scorer=scorer)
+    moved = {name for name, value in scorer.named_parameters() if not torch.equal(value, before[name])}
+    assert any(".h.1." in name for name in moved)
+    assert not [name for name in moved if (name.startswith("encoder.") and ".h.0." in name) or ".wte." in name or ".wpe." in name]
+    scorer.train()
+    assert scorer.encoder.h[1].training
+    assert not scorer.encoder.h[0].training
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"frozen_layers": 99}, "must be below"),
+        ({"frozen_layers": 1, "lora_rank": 2}, "0 with LoRA"),
+        ({"frozen_layers": -1}, "at least 0"),
+    ],
+)
+def test_impossible_frozen_layers_are_refused(options, line):
+    with pytest.raises(textgym.InvalidArgumentError, match=line):
+        SCORERS["transformer"](1, model="reviews", **options)
 
 
 def test_a_frozen_scorer_has_nothing_to_contrast(ratings):

@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from textgym.reward_modeling.features import padded
 from textgym.reward_modeling.reward_folder import folder_hash
 from textgym.reward_modeling.scorer import Prepared, Scorer
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 LAYER_DECAY = 0.85  # of the learning rate, from each layer to the one below (Howard and Ruder 2018, "ULMFiT", arXiv:1801.06146)
 
 
@@ -26,6 +29,8 @@ class Transformer(Scorer):
         n_outputs: Outputs for each text.
         model: A registered name ("minilm", "reviews"), a directory or a hub id; encoder or causal language model.
         lora_rank: 0 trains all weights; else adapters of this rank on every linear layer (Hu et al. 2021, "LoRA", arXiv:2106.09685).
+        frozen_layers: So many of the lowest layers, and what belongs to no layer (embeddings, a final norm), stay as they were, without
+            dropout: no gradient passes through them, so a step costs less. 0 freezes nothing.
         max_tokens: Longer texts are cut.
         dropout: Before the head; the model's own is as its configuration says.
         dtype: In which matrices are multiplied in training: "float32" or "bfloat16". Weights stay float32 and scores are computed in it, so
@@ -45,6 +50,7 @@ class Transformer(Scorer):
         max_tokens: int = 128,
         dropout: float = 0.1,
         dtype: str = "float32",
+        frozen_layers: int = 0,
         device: str = "cpu",
     ) -> None:
         super().__init__()
@@ -52,8 +58,12 @@ class Transformer(Scorer):
             raise InvalidArgumentError(f'transformer: dtype must be "float32" or "bfloat16", got {dtype!r}')
         if max_tokens < 1 or lora_rank < 0:
             raise InvalidArgumentError(f"transformer: max_tokens must be at least 1, lora_rank at least 0, got {max_tokens}, {lora_rank}")
+        if frozen_layers < 0 or (frozen_layers and lora_rank):
+            raise InvalidArgumentError(
+                f"transformer: frozen_layers must be at least 0, and 0 with LoRA, which freezes every layer; got {frozen_layers}"
+            )
         path = resolve_model(model)
-        self._build(n_outputs, path, _encoder(path, weights=True), model, lora_rank, max_tokens, dropout, dtype, device)
+        self._build(n_outputs, path, _encoder(path, weights=True), model, lora_rank, max_tokens, dropout, dtype, device, frozen_layers)
 
     def _build(
         self,
@@ -66,6 +76,7 @@ class Transformer(Scorer):
         dropout: float,
         dtype: str,
         device: str,
+        frozen_layers: int = 0,  # not in the settings of older folders
     ) -> None:
         from transformers import AutoTokenizer
 
@@ -91,6 +102,7 @@ class Transformer(Scorer):
                 warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers under an old name
                 encoder = get_peft_model(encoder, options)
         self.encoder = encoder
+        self.frozen_layers, self._frozen = frozen_layers, _freeze(encoder, frozen_layers)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(int(config.hidden_size))
         self.head = nn.Linear(int(config.hidden_size), n_outputs)
@@ -106,7 +118,15 @@ class Transformer(Scorer):
             "max_tokens": self.max_tokens,
             "dropout": self.dropout_rate,
             "dtype": self.dtype,
+            "frozen_layers": self.frozen_layers,
         }
+
+    def train(self, mode: bool = True) -> "Self":
+        """Switch dropout on, save in frozen layers, or off everywhere."""
+        super().train(mode)
+        for name in self._frozen:
+            self.encoder.get_submodule(name).eval()
+        return self
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return the token ids of each text, cut at `max_tokens`; never none at all."""
@@ -197,6 +217,25 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _decay(name: str, depth: int) -> float:
-    parts = name.split(".")
-    numbers = [int(part) for part in parts if part.isdigit()]
-    return float(LAYER_DECAY ** (depth - numbers[0] if numbers else depth + 1))
+    layer = _layer(name)
+    return float(LAYER_DECAY ** (depth - layer if layer is not None else depth + 1))
+
+
+def _layer(name: str) -> int | None:
+    """Return the layer that a module or parameter belongs to, None for what belongs to none (embeddings)."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+def _freeze(encoder: Any, n_layers: int) -> list[str]:
+    """Freeze the embeddings and the lowest layers; return the names of the modules in which nothing is left to train."""
+    if not n_layers:
+        return []
+    depth = int(getattr(encoder.config, "num_hidden_layers", 1))
+    if n_layers >= depth:
+        raise InvalidArgumentError(f"transformer: frozen_layers must be below {depth}, the number of layers, got {n_layers}")
+    for name, parameter in encoder.named_parameters():
+        layer = _layer(name)
+        parameter.requires_grad_(layer is not None and layer >= n_layers)
+    return [
+        name for name, module in encoder.named_modules() if (own := list(module.parameters())) and not any(p.requires_grad for p in own)
+    ]
