@@ -1,0 +1,36 @@
+"""Reliability: predictions against what came true, in bins - the calibration curve and its expected error."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+N_BINS = 10
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions against truth in bins of equally many texts, (bins,) each."""
+
+    predicted: Array
+    observed: Array
+    count: NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean |predicted − observed| over the texts (Naeini et al. 2015; here for bins of equal count)."""
+        return float(np.average(np.abs(self.predicted - self.observed), weights=self.count))
+
+
+def reliability(predicted: Array, observed: Array) -> Reliability:
+    """Return the curve of predictions and what was observed, (n,) each: a rating, or 1 where the predicted event came true and 0 else."""
+    bins = np.array_split(np.argsort(predicted, kind="stable"), min(N_BINS, len(predicted)))
+    return Reliability(
+        np.array([predicted[b].mean() for b in bins]), np.array([observed[b].mean() for b in bins]), np.array([len(b) for b in bins])
+    )
+
+
+def sides(n: int, seed: int = 0) -> NDArray[np.bool_]:
+    """Return which of each pair is called the first, (n,): at random, else "chosen" would always be right."""
+    return np.random.default_rng(seed).random(n) < 0.5
