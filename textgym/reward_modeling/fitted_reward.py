@@ -53,6 +53,7 @@ class FittedReward:
     deterministic = True
     low: float
     high: float
+    abstention: Abstention | None
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class FittedReward:
     ) -> None:
         self.scorer, self.objective, self.description, self.guard = scorer.eval(), objective.cpu(), description, guard
         self.length_debias, self.calibration = length_debias, calibration
-        self.abstention: Abstention | None = None
+        self.abstention = None
         self.low, self.high = objective.low, objective.high
 
     def with_parts(self, **parts: Any) -> "FittedReward":
@@ -189,7 +190,9 @@ class FittedReward:
         Ties are left out of account.
         """
         if self.objective.kind != "pairs":
-            raise InvalidArgumentError(f"a model fitted by {self.objective.name!r} knows no probability of preference; fit by 'bradley-terry'")
+            raise InvalidArgumentError(
+                f"a model fitted by {self.objective.name!r} knows no probability of preference; fit by 'bradley-terry'"
+            )
         latent = self._debiased([episode.text for episode in (*first, *second)])[:, 0].double()
         return ((latent[: len(first)] - latent[len(first) :]) / (self._temperature or 1.0)).sigmoid().numpy()
 
