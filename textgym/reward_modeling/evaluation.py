@@ -306,8 +306,9 @@ def _on_labels(
     unmeasured = dict.fromkeys(own, Estimate(math.nan, math.nan, math.nan))
     compared = {n: {**unmeasured, **figures(np.asarray(o.score(episodes), float), chances_of(o), everything)} for n, o in others.items()}
     found = None if chances is None else chances.argmax(1)
-    confusion = None if found is None else np.zeros((len(names), len(names)), np.int64)
+    confusion = None
     if found is not None:
+        confusion = np.zeros((len(names), len(names)), np.int64)
         np.add.at(confusion, (label, found), 1)
     wrong = (found != label).astype(float) if found is not None else None
     return Evaluation(

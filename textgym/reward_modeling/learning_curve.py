@@ -124,5 +124,6 @@ def _agreement(model: FittedReward | FittedEnsemble, judgements: "JudgementSet[A
         found = model.class_probabilities([Episode(item.prompt, item.text) for item in items]).argmax(1)
         return float(np.mean([model.classes[k] == item.label for k, item in zip(found.tolist(), items, strict=True)]))
     decided = [item for item in items if not item.tie]
-    gaps = [model.score([Episode(i.prompt, text(i)) for i in decided]) for text in (lambda i: i.chosen, lambda i: i.rejected)]
-    return float((np.sign(gaps[0] - gaps[1]) + 1).mean() / 2)
+    chosen = model.score([Episode(item.prompt, item.chosen) for item in decided])
+    rejected = model.score([Episode(item.prompt, item.rejected) for item in decided])
+    return float((np.sign(chosen - rejected) + 1).mean() / 2)
