@@ -11,7 +11,7 @@ import pytest
 import textgym
 from textgym.reward_modeling.evaluation import evaluate, human_ceiling
 from textgym.reward_modeling.evaluation_report import write_evaluation
-from textgym.reward_modeling.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.judgements import ExpertText, JudgementSet, PreferencePair, RatedText
 
 
 def number(episodes: Sequence[textgym.Episode]) -> Any:
@@ -125,9 +125,9 @@ def test_people_set_the_ceiling() -> None:
 
 
 def test_what_cannot_be_evaluated_is_one_line() -> None:
-    labels = JudgementSet("labels", tuple(LabelledText(id=str(i), text="a", label="x") for i in range(20)))
-    with pytest.raises(textgym.InvalidArgumentError, match="ratings or pairs, got labels"):
-        evaluate("number", number, labels)
+    texts = JudgementSet("texts", tuple(ExpertText(id=str(i), text="a") for i in range(20)))
+    with pytest.raises(textgym.InvalidArgumentError, match="ratings, labels or pairs, got texts"):
+        evaluate("number", number, texts)
     with pytest.raises(textgym.InvalidArgumentError, match="at least 10 judgements"):
         evaluate("number", number, ratings([1], [1], [1]))
 
