@@ -48,8 +48,9 @@ def integrated_gradients(
     if not words:
         raise InvalidArgumentError("there is no word to explain: the text is empty")
     found = [_of_member(member, episode.text, words, n_steps) for member in members]
-    parts, score, baseline = (np.mean([f[i] for f in found], axis=0) for i in range(3))
-    explanation = Explanation(prompt, continuation, parts, float(score), float(baseline), np.zeros(len(words)))
+    parts = np.mean([f[0] for f in found], axis=0)
+    score, baseline = float(np.mean([f[1] for f in found])), float(np.mean([f[2] for f in found]))
+    explanation = Explanation(prompt, continuation, parts, score, baseline, np.zeros(len(words)))
     allowed = tolerance * (members[0].high - members[0].low)
     if abs(explanation.residual) > allowed:
         raise InvalidArgumentError(
