@@ -198,7 +198,7 @@ class FittedReward:
 
     def outputs(self, texts: Sequence[str]) -> "Tensor":
         """Return the scorer's raw outputs, (n, n_outputs) float32 on the CPU."""
-        return evaluate(self.scorer, self.scorer.prepare(texts))
+        return evaluate(self.scorer, self.scorer.prepare(texts) if texts else [])
 
     def scores_of(self, outputs: "Tensor", texts: Sequence[str]) -> "Tensor":
         """Return the scores, (n,) float64, that raw outputs (n, n_outputs) of `texts` make before guard and abstention; differentiable."""

@@ -39,7 +39,8 @@ def describe(folder: Path, description: dict[str, Any], packages: tuple[str, ...
         if path.is_file() and path.name != HISTORY and path != folder / name
     }
     versions = {package: metadata.version(package) for package in ("textgym", *packages)}
-    complete = {"format": FORMAT, **description, "versions": versions, "files": files}
+    told = {key: value for key, value in description.items() if key != "sha256"}  # of an earlier saving
+    complete = {**told, "format": FORMAT, "versions": versions, "files": files}
     return {**complete, "sha256": _self_hash(complete)}
 
 
