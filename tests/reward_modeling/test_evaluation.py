@@ -194,8 +194,8 @@ def test_a_plain_score_orders_classes_and_the_page_shows_the_confusion(labels: A
     page = (tmp_path / "r.html").read_text()
     assert "Taken for" in page
     assert "middling" in page
+    other = JudgementSet("labels", tuple(LabelledText(id=str(i), text="a", label="x") for i in range(20)))
     with pytest.raises(textgym.InvalidArgumentError, match="none of the classes that model knows"):
-        other = JudgementSet("labels", tuple(LabelledText(id=str(i), text="a", label="x") for i in range(20)))
         evaluate("model", abilities_of(make_reward(model)), other)
 
 

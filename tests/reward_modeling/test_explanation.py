@@ -107,7 +107,7 @@ def test_the_page_shows_words_with_their_parts_and_no_markup_of_theirs(tmp_path:
 # --- integrated gradients ------------------------------------------------------------------------------------------------------------
 
 GRADIENT_MODELS = {
-    "transformer": FitSettings(epochs=2, batch_size=16, scorer={"model": "reviews"}, calibrate=True, length_debias="residual"),
+    "transformer": FitSettings(epochs=2, batch_size=16, scorer={"model": "reviews"}, length_debias="residual"),
     "lora": FitSettings(epochs=1, batch_size=16, scorer={"model": "reviews", "lora_rank": 2}),
     "lm-linear": FitSettings(epochs=8, batch_size=16),
 }

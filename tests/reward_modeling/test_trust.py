@@ -333,10 +333,10 @@ def test_the_commands(ratings: Any, tmp_path: Any, monkeypatch: Any) -> None:
         return result.output
 
     said = run(
-        "fit", data, "--members", "3", "--bootstrap", "--length-debias", "residual", "--calibrate", "--combine", "mean-std", "--out", folder
+        "fit", data, "--members", "2", "--bootstrap", "--length-debias", "residual", "--calibrate", "--combine", "mean-std", "--out", folder
     )
-    assert "member 3  epoch" in said
-    assert said.count("calibration: isotonic; expected calibration error") == 3
+    assert "member 2  epoch" in said
+    assert said.count("calibration: isotonic; expected calibration error") == 2
     assert "uncertainty" in run("score", folder, "--continuation", "wonderful film", "--set", "abstain_above=0.1", "--set", "fallback=0")
     report = tmp_path / "r.html"
     said = run("evaluate", folder, data, "--baselines", "", "--learning-curve", "40,100", "--draws", "2", "--out", str(report))

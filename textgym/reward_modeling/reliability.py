@@ -25,10 +25,11 @@ class Reliability:
 
 def reliability(predicted: Array, observed: Array) -> Reliability:
     """Return the curve of predictions and what was observed, (n,) each: a rating, or 1 where the predicted event came true and 0 else."""
-    bins = np.array_split(np.argsort(predicted, kind="stable"), min(N_BINS, len(predicted)))
-    return Reliability(
-        np.array([predicted[b].mean() for b in bins]), np.array([observed[b].mean() for b in bins]), np.array([len(b) for b in bins])
-    )
+    n, n_bins = len(predicted), min(N_BINS, len(predicted))
+    count = np.full(n_bins, n // n_bins)
+    count[: n % n_bins] += 1
+    starts, order = np.cumsum(count) - count, np.argsort(predicted, kind="stable")
+    return Reliability(np.add.reduceat(predicted[order], starts) / count, np.add.reduceat(observed[order], starts) / count, count)
 
 
 def sides(n: int, seed: int = 0) -> NDArray[np.bool_]:
