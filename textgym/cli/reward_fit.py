@@ -100,15 +100,15 @@ def fit_command(
     click.echo(f"{data}: {len(judgements):,} {judgements.kind}; scorer {scorer}, loss {loss or suits[judgements.kind]}")
     named: dict[str, Any] = {"scorer": scorer, "loss": loss or suits[judgements.kind], "settings": chosen, "device": device}
     with progress_bar("fitting", "judgements") as show:
-        if members > 1:
+        if members != 1:
             ensemble = EnsembleSettings(members=members, bootstrap=bootstrap, how=combine, penalty=penalty)  # type: ignore[arg-type]
             found = fit_reward_ensemble(
                 judgements, out, ensemble=ensemble, show=show, report=lambda number, entry: report(entry, f"member {number}  "), **named
             )
             fits, low, high = found.fits, found.reward.low, found.reward.high
         else:
-            if bootstrap:
-                raise InvalidArgumentError("--bootstrap is for an ensemble: add --members 5")
+            if bootstrap or combine != "mean":
+                raise InvalidArgumentError(f"{'--bootstrap' if bootstrap else '--combine'} is for an ensemble: add --members 5")
             fits = (fit_reward_model(judgements, out, show=show, report=report, **named),)
             low, high = fits[0].reward.low, fits[0].reward.high
     for fit in fits:

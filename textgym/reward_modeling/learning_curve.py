@@ -110,7 +110,7 @@ def refitted(model: FittedReward | FittedEnsemble, judgements: "JudgementSet[Any
     settings = FitSettings(**{f.name: recorded[f.name] for f in fields(FitSettings) if f.name in recorded})
     names: dict[str, Any] = {"scorer": one.scorer.name, "loss": one.objective.name, "device": getattr(one.scorer, "device", "cpu")}
     if isinstance(model, FittedEnsemble):
-        ensemble = EnsembleSettings(**model.description["ensemble"])
+        ensemble = EnsembleSettings(**model.description.get("ensemble", {"members": max(2, len(model.members))}))
         return fit_reward_ensemble(judgements, ensemble=ensemble, settings=settings, **names).reward
     return fit_reward_model(judgements, settings=settings, **names).reward
 
