@@ -16,6 +16,7 @@ from textgym.reward_modeling.evaluation_report import write_evaluation
 from textgym.reward_modeling.fit import FitSettings, fit_reward_model
 from textgym.reward_modeling.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText
 from textgym.reward_modeling.learning_curve import learning_curve
+from textgym.reward_modeling.reliability import reliability
 from textgym.reward_modeling.uncertainty import check_uncertainty
 from textgym.rewards import make_reward
 
@@ -245,3 +246,13 @@ def test_a_learning_curve_rises_and_refits_with_the_recorded_settings(ratings: A
     for sizes, said in (([5, 50], "from 10 to the 120"), ([50], "two sizes"), ([50, 5000], "from 10 to")):
         with pytest.raises(textgym.InvalidArgumentError, match=said):
             learning_curve(model, data, sizes)
+
+
+def test_equal_predictions_have_one_calibration_error_in_whatever_order() -> None:
+    truth = np.sort(np.random.default_rng(0).normal(1.0, 1.0, 500))
+    curve = reliability(np.zeros(500), truth)
+    assert curve.error == pytest.approx(truth.mean())
+    assert curve.count.sum() == 500
+    steps = np.repeat([0.0, 1.0, 2.0], [70, 30, 23])
+    by_hand = [abs(b.mean() - p) for p, b in zip([0, 1, 2], np.split(steps + 0.25, [70, 100]), strict=True)]
+    assert reliability(steps, steps + 0.25).error == pytest.approx(np.mean(by_hand))

@@ -28,8 +28,12 @@ def reliability(predicted: Array, observed: Array) -> Reliability:
     n, n_bins = len(predicted), min(N_BINS, len(predicted))
     count = np.full(n_bins, n // n_bins)
     count[: n % n_bins] += 1
-    starts, order = np.cumsum(count) - count, np.argsort(predicted, kind="stable")
-    return Reliability(np.add.reduceat(predicted[order], starts) / count, np.add.reduceat(observed[order], starts) / count, count)
+    values, group, size = np.unique(predicted, return_inverse=True, return_counts=True)
+    truth = np.repeat(
+        np.bincount(group.reshape(-1), weights=observed) / size, size
+    )  # equal predictions have no order: they share their mean
+    starts = np.cumsum(count) - count
+    return Reliability(np.add.reduceat(np.repeat(values, size), starts) / count, np.add.reduceat(truth, starts) / count, count)
 
 
 def sides(n: int, seed: int = 0) -> NDArray[np.bool_]:
