@@ -1,12 +1,14 @@
-"""The reward "fitted": a reward model that `textgym reward fit` wrote, given by its folder."""
+"""The rewards "fitted" and "fitted-ensemble": what `textgym reward fit` wrote, given by its folder."""
 
 from typing import Any
 
 import textgym
+from textgym.reward_modeling.fitted_ensemble import FittedEnsemble
 from textgym.reward_modeling.fitted_reward import FittedReward
 
 
 @textgym.hookimpl
 def register_rewards(register: Any) -> None:
-    """Register the reward."""
+    """Register the rewards."""
     register("fitted", FittedReward)
+    register("fitted-ensemble", FittedEnsemble)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,19 @@ import numpy as np
 import pytest
 
 import textgym
+from textgym.reward_modeling.abilities import abilities_of
 from textgym.reward_modeling.evaluation import evaluate, human_ceiling
 from textgym.reward_modeling.evaluation_report import write_evaluation
-from textgym.reward_modeling.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.learning_curve import learning_curve
+from textgym.reward_modeling.reliability import reliability
+from textgym.reward_modeling.uncertainty import check_uncertainty
+from textgym.rewards import make_reward
+
+from .conftest import worth
+
+HASHED = {"features": "hashed", "size": 256, "dropout": 0.0}
 
 
 def number(episodes: Sequence[textgym.Episode]) -> Any:
@@ -125,9 +136,9 @@ def test_people_set_the_ceiling() -> None:
 
 
 def test_what_cannot_be_evaluated_is_one_line() -> None:
-    labels = JudgementSet("labels", tuple(LabelledText(id=str(i), text="a", label="x") for i in range(20)))
-    with pytest.raises(textgym.InvalidArgumentError, match="ratings or pairs, got labels"):
-        evaluate("number", number, labels)
+    texts = JudgementSet("texts", tuple(ExpertText(id=str(i), text="a") for i in range(20)))
+    with pytest.raises(textgym.InvalidArgumentError, match="ratings, labels or pairs, got texts"):
+        evaluate("number", number, texts)
     with pytest.raises(textgym.InvalidArgumentError, match="at least 10 judgements"):
         evaluate("number", number, ratings([1], [1], [1]))
 
@@ -140,3 +151,108 @@ def test_the_report_shows_figures_texts_and_no_markup_of_theirs(tmp_path: Path, 
     for part in ("pairwise accuracy", "constant", "Furthest from people", "data:image/png", "&lt;script&gt;", "some &lt;data&gt;"):
         assert part in page
     assert "<script>" not in page
+
+
+# --- class labels, uncertainty, learning curve ---------------------------------------------------------------------------------------
+
+
+def test_classes_are_counted_as_brute_force_counts_them(labels: Any) -> None:
+    model = fit_reward_model(labels, scorer="mlp", loss="cross-entropy", settings=FitSettings(epochs=3, scorer=HASHED)).reward
+    held_out = labels.split("validation")
+    found = evaluate("model", abilities_of(make_reward(model)), held_out, {"words": lambda e: np.array([float(len(x.text)) for x in e])})
+    chances = model.class_probabilities([textgym.Episode("", item.text) for item in held_out.items])
+    said = [model.classes[k] for k in chances.argmax(1)]
+    truth = [item.label for item in held_out.items]
+    pairs = list(zip(truth, said, strict=True))
+    assert found.figures["accuracy"].value == pytest.approx(np.mean([t == s for t, s in pairs]))
+    assert found.confusion is not None
+    for i, a in enumerate(found.labels):
+        assert found.confusion[i].tolist() == [pairs.count((a, b)) for b in found.labels]
+        hits, called = pairs.count((a, a)), said.count(a)
+        assert found.classes[a]["precision"] == pytest.approx(hits / called if called else 0)
+        assert found.classes[a]["recall"] == pytest.approx(hits / truth.count(a))
+    f1 = [c["f1"] for c in found.classes.values()]
+    assert found.figures["macro f1"].value == pytest.approx(np.mean(f1))
+    assert found.figures["log loss"].value == pytest.approx(
+        -np.mean([np.log(p[model.classes.index(t)]) for p, t in zip(chances, truth, strict=True)])
+    )
+    assert found.reliability is not None
+    assert found.figures["calibration error"].value == pytest.approx(found.reliability.error)
+    assert np.isnan(found.baselines["words"]["accuracy"].value)
+    assert np.isfinite(found.baselines["words"]["pairwise accuracy"].value)
+    assert found.uncertainty is not None
+    assert found.uncertainty.risk[-1] == pytest.approx(1 - found.figures["accuracy"].value)
+
+
+def test_a_plain_score_orders_classes_and_the_page_shows_the_confusion(labels: Any, tmp_path: Path) -> None:
+    found = evaluate("worth", lambda e: np.array([worth(x.text) for x in e]), labels)
+    assert found.figures["pairwise accuracy"].value == 1
+    assert found.confusion is None
+    model = fit_reward_model(labels, scorer="tfidf", loss="cross-entropy", settings=FitSettings(calibrate=True)).reward
+    seen = evaluate("model", abilities_of(make_reward(model)), labels.split("validation"))
+    assert "model without calibration" in seen.baselines
+    write_evaluation(seen, tmp_path / "r.html", "labels")
+    page = (tmp_path / "r.html").read_text()
+    assert "Taken for" in page
+    assert "middling" in page
+    other = JudgementSet("labels", tuple(LabelledText(id=str(i), text="a", label="x") for i in range(20)))
+    with pytest.raises(textgym.InvalidArgumentError, match="none of the classes that model knows"):
+        evaluate("model", abilities_of(make_reward(model)), other)
+
+
+def test_uncertainty_that_knows_the_error_and_one_that_does_not() -> None:
+    rng = np.random.default_rng(0)
+    deviation = rng.uniform(0.1, 2, 4000)
+    error = np.abs(rng.normal(size=4000)) * deviation
+    knows, blind = (check_uncertainty(u, error, "made up") for u in (deviation, rng.random(4000)))
+    assert knows.correlation.low > 0.4
+    assert blind.correlation.low < 0 < blind.correlation.high
+    assert (np.diff(knows.group_error) > 0).all()
+    assert knows.risk[-1] == pytest.approx(error.mean()) == blind.risk[-1]
+    assert knows.coverage[-1] == 1
+    assert knows.risk_at(0.2) < 0.5 * knows.risk_at(1.0)
+    assert (knows.best_risk <= knows.risk + 1e-12).all()
+    assert knows.area < blind.area
+    level = check_uncertainty(np.ones(50), np.arange(50.0))  # equal uncertainty: no order, no gain
+    np.testing.assert_allclose(level.risk, 24.5)
+
+
+def test_pairs_are_judged_by_the_probability_of_the_model(pairs: Any) -> None:
+    options = FitSettings(epochs=12, batch_size=16, scorer=HASHED, calibrate=True)
+    model = fit_reward_model(pairs, scorer="mlp", loss="bradley-terry", settings=options).reward
+    found = evaluate("model", abilities_of(make_reward(model)), pairs.split("validation"))
+    decided = [item for item in pairs.split("validation").items if not item.tie]
+    chances = model.preference_probability(
+        *([textgym.Episode(i.prompt, text(i)) for i in decided] for text in (lambda i: i.chosen, lambda i: i.rejected))
+    )
+    assert found.figures["log loss"].value == pytest.approx(-np.log(chances).mean(), rel=1e-5)
+    assert found.figures["calibration error"].value < 0.25
+    assert found.uncertainty is not None
+    assert found.uncertainty.risk_at(0.5) <= found.uncertainty.risk[-1]
+
+
+def test_a_learning_curve_rises_and_refits_with_the_recorded_settings(ratings: Any) -> None:
+    data = replace(ratings, items=tuple(replace(item, split="test") if i % 5 == 1 else item for i, item in enumerate(ratings.items)))
+    model = fit_reward_model(data, scorer="tfidf", settings=FitSettings(scorer={"penalty": 0.3}, length_debias="residual")).reward
+    curve = learning_curve(model, data, [120, 12], n_draws=3)
+    assert curve.sizes == (12, 120)
+    assert curve.values.shape == (2, 3)
+    assert curve.estimates[1].value > curve.estimates[0].value
+    whole = np.ptp(curve.values[1])
+    assert whole < 1e-5  # all training judgements: every draw is the same, and is the model itself
+    test = data.split("test").items
+    own = np.corrcoef(model.score_texts([item.text for item in test]), [item.rating for item in test])[0, 1]
+    assert curve.values[1, 0] == pytest.approx(own, abs=1e-5)
+    for sizes, said in (([5, 50], "from 10 to the 120"), ([50], "two sizes"), ([50, 5000], "from 10 to")):
+        with pytest.raises(textgym.InvalidArgumentError, match=said):
+            learning_curve(model, data, sizes)
+
+
+def test_equal_predictions_have_one_calibration_error_in_whatever_order() -> None:
+    truth = np.sort(np.random.default_rng(0).normal(1.0, 1.0, 500))
+    curve = reliability(np.zeros(500), truth)
+    assert curve.error == pytest.approx(truth.mean())
+    assert curve.count.sum() == 500
+    steps = np.repeat([0.0, 1.0, 2.0], [70, 30, 23])
+    by_hand = [abs(b.mean() - p) for p, b in zip([0, 1, 2], np.split(steps + 0.25, [70, 100]), strict=True)]
+    assert reliability(steps, steps + 0.25).error == pytest.approx(np.mean(by_hand))

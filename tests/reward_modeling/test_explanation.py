@@ -8,12 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import textgym
+from textgym.cli.main import cli
 from textgym.reward_modeling.explanation import explain, influential_words
 from textgym.reward_modeling.explanation_view import write_explanations
+from textgym.reward_modeling.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.fitted_ensemble import FittedEnsemble
+from textgym.reward_modeling.fitted_reward import FittedReward
+from textgym.reward_modeling.integrated_gradients import integrated_gradients
+from textgym.reward_modeling.objectives import SquaredError
+from textgym.reward_modeling.scorer import Scorer, TokenView
+from textgym.rewards import make_reward
 
 POINTS = {"great": 2.0, "dull": -1.5, "plot": 0.0}
 
@@ -92,3 +102,87 @@ def test_the_page_shows_words_with_their_parts_and_no_markup_of_theirs(tmp_path:
     assert "title='+2.000'" in page
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
+
+
+# --- integrated gradients ------------------------------------------------------------------------------------------------------------
+
+GRADIENT_MODELS = {
+    "transformer": FitSettings(epochs=2, batch_size=16, scorer={"model": "reviews"}, length_debias="residual"),
+    "lora": FitSettings(epochs=1, batch_size=16, scorer={"model": "reviews", "lora_rank": 2}),
+    "lm-linear": FitSettings(epochs=8, batch_size=16),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENT_MODELS)
+def test_integrated_gradients_add_up_to_the_score(name: str, ratings: Any) -> None:
+    fitted = fit_reward_model(ratings, scorer="transformer" if name == "lora" else name, settings=GRADIENT_MODELS[name]).reward
+    episode = textgym.Episode("The lovely film,", " awful table 🙂  dull")
+    found = integrated_gradients(make_reward(fitted), episode, n_steps=200)
+    assert found.words == ("The", " lovely", " film,", " awful", " table", " 🙂", "  dull")
+    assert found.score == pytest.approx(fitted.score([episode])[0], abs=1e-4)
+    assert abs(found.residual) < 0.08  # a hundredth of the range
+    assert np.abs(found.attributions).max() > 0
+    if name == "transformer":
+        by_word = dict(zip(found.words, found.attributions, strict=True))
+        assert by_word[" lovely"] > by_word[" awful"]
+        with pytest.raises(textgym.InvalidArgumentError, match="take more than 2 steps"):
+            integrated_gradients(fitted, episode, n_steps=2, tolerance=1e-6)
+        both = integrated_gradients(FittedEnsemble.of([fitted, fitted]), episode, n_steps=200)
+        np.testing.assert_allclose(both.attributions, found.attributions, atol=1e-5)
+
+
+def test_gradients_of_a_linear_head_are_exact() -> None:
+    """Of a score that is linear in the embeddings, a word's part is what its embeddings add, whatever the steps."""
+    fitted = _linear_model()
+    found = integrated_gradients(fitted, textgym.Episode("", "ab c"), n_steps=2)
+    np.testing.assert_allclose(found.attributions, [0.1 + 0.2, 0.0 + 0.3], atol=1e-6)
+    assert found.residual == pytest.approx(0, abs=1e-6)
+
+
+def _linear_model() -> FittedReward:
+    """A score that is the sum over characters of what each is worth: a 0.1, b 0.2, c 0.3."""
+
+    class Characters(Scorer):
+        name = "characters"
+        n_outputs = 1
+
+        def settings(self) -> dict[str, Any]:
+            return {}
+
+        def prepare(self, texts: Sequence[str]) -> Any:
+            return list(texts)
+
+        def forward(self, prepared: Any) -> torch.Tensor:
+            return torch.stack([self.view(text) for text in prepared])
+
+        def view(self, text: str) -> torch.Tensor:
+            return torch.tensor([sum({"a": 0.1, "b": 0.2, "c": 0.3}.get(c, 0.0) for c in text)])
+
+        def token_view(self, text: str) -> TokenView:
+            worth = torch.tensor([0.0, 0.1, 0.2, 0.3])
+            ids = tuple("?abc".find(c) if c in "abc" else 0 for c in text)
+            spans = tuple((i, i + 1) for i in range(len(text)))
+            return TokenView(ids, (0,) * len(ids), spans, lambda i: worth[i][..., None], lambda e: e.sum(1))
+
+    return FittedReward.of(Characters(), SquaredError(-4, 4, 0, 1), {})
+
+
+def test_what_cannot_be_differentiated_is_one_line(ratings: Any) -> None:
+    tfidf = fit_reward_model(ratings, scorer="tfidf").reward
+    episode = textgym.Episode("", "dull")
+    cases: list[tuple[Any, str]] = [
+        (tfidf, "'tfidf' cannot be differentiated"),
+        (make_reward("vader"), "textgym reward fit"),
+        (make_reward("2*vader - length"), "not the sum"),
+        (FittedEnsemble.of([tfidf, tfidf], "min"), "combined by 'min'"),
+    ]
+    for reward, said in cases:
+        with pytest.raises(textgym.InvalidArgumentError, match=said):
+            integrated_gradients(reward, episode)
+
+
+def test_the_command_explains_by_gradients(ratings: Any, tmp_path: Path) -> None:
+    fit_reward_model(ratings, tmp_path / "r", scorer="lm-linear", settings=FitSettings(epochs=1))
+    arguments = ["reward", "explain", str(tmp_path / "r"), "--method", "integrated-gradients", "--continuation", "A dull plot."]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert "checked: below 1% of the range" in result.output

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import textgym
-from textgym.reward_modeling.overoptimization import ScalingForm, best_of_n, combine, fit_scaling_form, kl_of_best_of_n
+from textgym.reward_modeling.overoptimization import ScalingForm, best_of_n, fit_scaling_form, kl_of_best_of_n
 from textgym.reward_modeling.overoptimization_report import write_overoptimization
 from textgym.reward_modeling.overoptimization_run import Curve, OveroptimizationConfig, overoptimize
 
@@ -62,20 +62,12 @@ def test_the_forms_are_recovered_with_their_turn_over(form: Any, alpha: float, b
         assert near[1] == near.max()
 
 
-def test_ensembles() -> None:
-    scores = np.array([[1.0, 4.0], [3.0, 4.0]])
-    np.testing.assert_allclose(combine(scores, "mean"), [2, 4])
-    np.testing.assert_allclose(combine(scores, "min"), [1, 4])
-    np.testing.assert_allclose(combine(scores, "uncertainty-weighted", 0.5), [1.5, 4])
-
-
 @pytest.mark.parametrize(
     ("call", "part"),
     [
         (lambda: kl_of_best_of_n(0), "at least 1, got 0"),
         (lambda: best_of_n(np.zeros((1, 3)), np.zeros((1, 3)), 4), "n must be 1..3"),
         (lambda: best_of_n(np.zeros((1, 3)), np.zeros((1, 2)), 1), "one shape"),
-        (lambda: combine(np.zeros((2, 2)), "median"), "got 'median'"),  # type: ignore[arg-type]
         (lambda: fit_scaling_form([0, 1], [0, 1], "rl"), "two distances"),
         (lambda: fit_scaling_form([1, 2], [0, 1], "sft"), "got 'sft'"),  # type: ignore[arg-type]
     ],

@@ -18,21 +18,35 @@ from textgym.errors import InvalidArgumentError
     "--baselines", default="vader", show_default=True, help="Rewards to compare with, by name, beside the number of words and a constant."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write an HTML report to this file.")
+@click.option(
+    "--learning-curve", "sizes", metavar="N,N,...", help="Also refit the model to so many training judgements of DATA each, and measure it."
+)
+@click.option("--draws", default=3, show_default=True, help="Draws of training judgements for each point of the learning curve.")
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="A setting of the reward.")
-def evaluate_command(reward: str, data: str, split: str, baselines: str, out: Path | None, extra: tuple[str, ...]) -> None:
+def evaluate_command(
+    reward: str, data: str, split: str, baselines: str, out: Path | None, sizes: str | None, draws: int, extra: tuple[str, ...]
+) -> None:
     """Compare REWARD with the human judgements in DATA.
 
-    REWARD is a name, a text such as 'human-rating - 0.5*repetition' or the folder of a fitted model; DATA a file of ratings or
-    preference pairs, or "human-ratings", the bundled ones.
+    REWARD is a name, a text such as 'human-rating - 0.5*repetition' or the folder of a fitted model; DATA a file of ratings, class labels or
+    preference pairs, or "human-ratings", the bundled ones. A fitted model is also measured without its calibration, its length debiasing
+    and its guard, and an ensemble beside one of its members.
     """
     import numpy as np
 
-    from textgym.reward_modeling.evaluation import Scorer, evaluate
+    from textgym.reward_modeling.abilities import Scorer, abilities_of, fitted_model
+    from textgym.reward_modeling.evaluation import evaluate
     from textgym.reward_modeling.evaluation_report import shown, write_evaluation
     from textgym.reward_modeling.judgement_source import load_judgements
+    from textgym.reward_modeling.learning_curve import learning_curve
     from textgym.rewards.reward import make_reward
 
-    judgements = load_judgements(data)
+    made = make_reward(reward, **settings_from(extra))
+    fitted = fitted_model(made)
+    if sizes is not None and fitted is None:
+        raise InvalidArgumentError(f"--learning-curve needs a model of `textgym reward fit`, {reward!r} is none")
+    points = _numbers(sizes) if sizes is not None else []
+    everything = judgements = load_judgements(data)
     if split:
         judgements = judgements.split(cast("Any", split))  # any text: an unknown one finds nothing
         if not judgements.items:
@@ -40,7 +54,7 @@ def evaluate_command(reward: str, data: str, split: str, baselines: str, out: Pa
     others: dict[str, Scorer] = {name: make_reward(name).score for name in baselines.split(",") if name and name != reward}
     others["words"] = lambda episodes: np.array([float(len(episode.text.split())) for episode in episodes])
     others["constant"] = lambda episodes: np.zeros(len(episodes))
-    found = evaluate(reward, make_reward(reward, **settings_from(extra)).score, judgements, others)
+    found = evaluate(reward, abilities_of(made), judgements, others)
     from rich.table import Table
 
     grid = Table(title=f"{reward} on {found.n:,} {found.kind} of {data}" + (f", {split} split" if split else ""))
@@ -55,6 +69,27 @@ def evaluate_command(reward: str, data: str, split: str, baselines: str, out: Pa
         )
     if found.reliability is not None:
         click.echo(f"expected calibration error: {found.reliability.error:.3f}")
+    if found.uncertainty is not None:
+        check = found.uncertainty
+        click.echo(f"uncertainty ({check.kind}) and error: rank correlation {shown(check.correlation)}")
+        click.echo("mean error by fifth of uncertainty: " + ", ".join(f"{error:.3f}" for error in check.group_error))
+        kept = ", ".join(f"{check.risk_at(share):.3f} at {share:.0%}" for share in (1.0, 0.8, 0.6, 0.4, 0.2))
+        click.echo(f"mean error by coverage: {kept}")
+    curve = None
+    if fitted is not None and points:
+        from textgym.cli.progress import progress_bar
+
+        with progress_bar("learning curve", "fits") as show:
+            curve = learning_curve(fitted, everything, points, draws, split or "test", show=show)
+        for size, estimate in zip(curve.sizes, curve.estimates, strict=True):
+            click.echo(f"{size:>8,} training judgements: {curve.figure} {shown(estimate)}")
     if out is not None:
-        write_evaluation(found, out, f"{data}, {split} split" if split else data)
+        write_evaluation(found, out, f"{data}, {split} split" if split else data, curve)
         click.echo(f"report: {out}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",") if number.strip()]
+    except ValueError:
+        raise InvalidArgumentError(f"--learning-curve takes numbers of judgements, such as 250,500,1000, got {text!r}") from None

@@ -18,8 +18,14 @@ FIRST = 200  # texts of the global view
 @click.option("--prompt", default="", help="Prompt of the text.")
 @click.option("--continuation", "continuations", multiple=True, help="The text; may be given several times.")
 @click.option("--words", "data", help="Also list the words that move the reward most over the texts of this data (or human-ratings).")
-@click.option("--method", default="shapley", show_default=True, help="shapley: the parts add up; occlusion: faster.")
+@click.option(
+    "--method",
+    default="shapley",
+    show_default=True,
+    help="shapley: the parts add up; occlusion: faster; integrated-gradients: fast and the parts add up, for transformer and lm-linear.",
+)
 @click.option("--permutations", default=64, show_default=True, help="Orders of the words that shapley draws.")
+@click.option("--steps", default=64, show_default=True, help="Points on the path of integrated-gradients.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write an HTML page to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a text.")
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="A setting of the reward.")
@@ -30,11 +36,15 @@ def explain_command(
     data: str | None,
     method: str,
     permutations: int,
+    steps: int,
     out: Path | None,
     as_json: bool,
     extra: tuple[str, ...],
 ) -> None:
-    """Colour the words of a text by what each adds to REWARD, a name, a text that combines rewards, or the folder of a fitted model."""
+    """Colour the words of a text by what each adds to REWARD, a name, a text that combines rewards, or the folder of a fitted model.
+
+    By gradients: textgym reward explain my-transformer --method integrated-gradients --continuation "A dull plot."
+    """
     from textgym.reward_modeling.explanation import explain, influential_words
     from textgym.reward_modeling.explanation_view import coloured, write_explanations
     from textgym.rewards.reward import make_reward
@@ -42,7 +52,14 @@ def explain_command(
     if not continuations and data is None:
         raise InvalidArgumentError("give a text with --continuation, or data with --words")
     model, screen = make_reward(reward, **settings_from(extra)), console()
-    found = [explain(model.score, Episode(prompt, text), method, permutations) for text in continuations]
+    if method == "integrated-gradients":
+        from textgym.reward_modeling.integrated_gradients import TOLERANCE, integrated_gradients
+
+        found = [integrated_gradients(model, Episode(prompt, text), steps) for text in continuations]
+        checked = f"; checked: below {TOLERANCE:.0%} of the range"
+    else:
+        found = [explain(model.score, Episode(prompt, text), method, permutations) for text in continuations]
+        checked = ""
     for explanation in found:
         if as_json:
             values = [[word, value] for word, value in zip(explanation.words, explanation.attributions.tolist(), strict=True)]
@@ -53,8 +70,8 @@ def explain_command(
         strongest = sorted(zip(explanation.words, explanation.attributions.tolist(), strict=True), key=lambda pair: -abs(pair[1]))[:8]
         screen.print("  " + "  ".join(f"{word.strip()} {value:+.2f}" for word, value in strongest), markup=False, highlight=False)
         click.echo(
-            f"  reward {explanation.score:+.3f} = {explanation.baseline:+.3f} without words {explanation.attributions.sum():+.3f} by words"
-            f" {explanation.residual:+.3f} unexplained"
+            f"  reward {explanation.score:+.3f} = {explanation.baseline:+.3f} {'masked' if checked else 'without words'} {explanation.attributions.sum():+.3f} by words"
+            f" {explanation.residual:+.3f} unexplained{checked}"
         )
     influences = []
     if data is not None:

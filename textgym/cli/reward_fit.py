@@ -6,6 +6,7 @@ import click
 
 from textgym.cli.options import named_values, set_threads
 from textgym.cli.progress import progress_bar
+from textgym.errors import InvalidArgumentError
 
 SCORERS = ("tfidf", "embedding", "mlp", "lm-linear", "transformer")
 LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "ordinal", "bradley-terry")
@@ -22,6 +23,27 @@ LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "or
 @click.option("--patience", default=3, show_default=True, help="Epochs without a better validation figure before it stops.")
 @click.option("--max-minutes", type=float, help="Start no epoch that would end later.")
 @click.option("--contrastive", type=click.Choice(["simcse", "moco"]), help="Auxiliary contrastive term (scorer transformer).")
+@click.option("--members", default=1, show_default=True, help="Fit an ensemble of so many models; their spread tells how uncertain it is.")
+@click.option(
+    "--bootstrap", is_flag=True, help="Fit each member to a bootstrap of the training judgements, near-duplicates drawn together."
+)
+@click.option(
+    "--combine",
+    type=click.Choice(["mean", "min", "mean-std", "uncertainty-weighted"]),
+    default="mean",
+    show_default=True,
+    help="How the members' scores become one.",
+)
+@click.option("--penalty", default=1.0, show_default=True, help="k of mean - k std, or of uncertainty-weighted: mean - k variance.")
+@click.option(
+    "--length-debias",
+    type=click.Choice(["residual", "penalty"]),
+    help="Take off what the score owes to length: after fitting, or by a penalty in the loss.",
+)
+@click.option("--length-coef", default=1.0, show_default=True, help="Weight of that penalty.")
+@click.option(
+    "--calibrate", is_flag=True, help="Calibrate the scores on the validation judgements: isotonic for ratings, else a temperature."
+)
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--device", default="cpu", show_default=True, help='"cpu", "cuda", ...')
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
@@ -39,13 +61,21 @@ def fit_command(
     extra_loss: tuple[str, ...],
     limit: int | None,
     contrastive: str | None,
+    members: int,
+    bootstrap: bool,
+    combine: str,
+    penalty: float,
+    length_debias: str | None,
     **settings: Any,
 ) -> None:
     """Fit a reward model to DATA: a registered set ("human-ratings"), or a file of ratings, labels or preference pairs.
 
     Every epoch's figures on the validation judgements are printed, and what was printed is in the folder: an interrupted fit keeps its best
     model. The folder is then a reward like any other: textgym reward score DIR --continuation "..."
+
+    An ensemble, debiased and calibrated: textgym reward fit human-ratings --members 5 --bootstrap --length-debias residual --calibrate --out e
     """
+    from textgym.reward_modeling.ensemble_fit import EnsembleSettings, fit_reward_ensemble
     from textgym.reward_modeling.fit import FitSettings, fit_reward_model
     from textgym.reward_modeling.judgement_source import load_judgements, sample
     from textgym.reward_modeling.metrics import Metrics
@@ -56,23 +86,36 @@ def fit_command(
         judgements = sample(judgements, limit)
     suits = {"ratings": "squared-error", "labels": "cross-entropy", "pairs": "bradley-terry", "texts": "squared-error"}
     chosen = FitSettings(
-        contrastive=contrastive or "", scorer=named_values(extra, "--set"), loss=named_values(extra_loss, "--set-loss"), **settings
+        contrastive=contrastive or "",
+        length_debias=length_debias or "",
+        scorer=named_values(extra, "--set"),
+        loss=named_values(extra_loss, "--set-loss"),
+        **settings,
     )
 
-    def report(entry: Metrics) -> None:
+    def report(entry: Metrics, member: str = "") -> None:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in entry.items() if name not in ("epoch", "seconds"))
-        click.echo(f"epoch {entry['epoch']:>3.0f}  {entry['seconds']:8.1f} s  {figures}")
+        click.echo(f"{member}epoch {entry['epoch']:>3.0f}  {entry['seconds']:8.1f} s  {figures}")
 
     click.echo(f"{data}: {len(judgements):,} {judgements.kind}; scorer {scorer}, loss {loss or suits[judgements.kind]}")
+    named: dict[str, Any] = {"scorer": scorer, "loss": loss or suits[judgements.kind], "settings": chosen, "device": device}
     with progress_bar("fitting", "judgements") as show:
-        result = fit_reward_model(
-            judgements,
-            out,
-            scorer=scorer,
-            loss=loss or suits[judgements.kind],
-            settings=chosen,
-            device=device,
-            show=show,
-            report=report,
-        )
-    click.echo(f"best: epoch {result.best['epoch']:.0f}; range {result.reward.low:g} .. {result.reward.high:g}; written to {out}")
+        if members != 1:
+            ensemble = EnsembleSettings(members=members, bootstrap=bootstrap, how=combine, penalty=penalty)  # type: ignore[arg-type]
+            found = fit_reward_ensemble(
+                judgements, out, ensemble=ensemble, show=show, report=lambda number, entry: report(entry, f"member {number}  "), **named
+            )
+            fits, low, high = found.fits, found.reward.low, found.reward.high
+        else:
+            if bootstrap or combine != "mean":
+                raise InvalidArgumentError(f"{'--bootstrap' if bootstrap else '--combine'} is for an ensemble: add --members 5")
+            fits = (fit_reward_model(judgements, out, show=show, report=report, **named),)
+            low, high = fits[0].reward.low, fits[0].reward.high
+    for fit in fits:
+        calibration = fit.reward.calibration
+        if calibration is not None:
+            how = f"temperature {calibration.temperature:.3f}" if calibration.method == "temperature" else calibration.method
+            errors = f"{calibration.error_before:.3f} before, {calibration.error_after:.3f} after (validation, cross-fitted)"
+            click.echo(f"calibration: {how}; expected calibration error {errors}")
+    best = ", ".join(f"epoch {fit.best['epoch']:.0f}" for fit in fits)
+    click.echo(f"best: {best}; range {low:g} .. {high:g}; written to {out}")

@@ -15,10 +15,11 @@ from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import generate
 from textgym.reward_modeling.fit import FitSettings, fit_reward_model
-from textgym.reward_modeling.fitted_reward import FittedReward, refuse_foreign
+from textgym.reward_modeling.fitted_reward import FittedReward
 from textgym.reward_modeling.guard import Guard
 from textgym.reward_modeling.judgements import JudgementSet, RatedText, texts_of
 from textgym.reward_modeling.metrics import correlation
+from textgym.reward_modeling.reward_folder import refuse_foreign
 from textgym.rewards.protocol import RewardSpec
 from textgym.rewards.redteam import KINDS, RedTeamReport, redteam
 from textgym.rewards.reward import make_reward
@@ -242,7 +243,7 @@ class _Hardening:
             return first
         human = [*self._texts("train"), *self._references()]
         guard = Guard.fit(human, list(self.exploits), self._texts("validation"), self.ceiling, self.settings.spared)
-        return FittedReward.of(first.scorer, first.objective, first.description, guard)
+        return first.with_parts(guard=guard)
 
     def attack(self, model: FittedReward, number: int) -> None:
         """Add the texts that fool a model to the exploits."""

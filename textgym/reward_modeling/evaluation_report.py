@@ -10,12 +10,14 @@ import numpy as np
 from textgym.experiments.statistics import Estimate
 from textgym.html_page import COLOURS, image, table, write_page
 from textgym.reward_modeling.evaluation import Evaluation
+from textgym.reward_modeling.learning_curve import LearningCurve
+from textgym.reward_modeling.uncertainty import UncertaintyCheck
 
 N_MISJUDGED = 12
 
 
-def write_evaluation(evaluation: Evaluation, path: Path, data: str) -> None:
-    """Write the page; `data` says what the reward was measured on."""
+def write_evaluation(evaluation: Evaluation, path: Path, data: str, curve: LearningCurve | None = None) -> None:
+    """Write the page; `data` says what the reward was measured on, `curve` how the model gets better with more of it."""
     names = list(evaluation.figures)
     columns = {evaluation.reward: evaluation.figures, **evaluation.baselines}
     parts = [
@@ -40,7 +42,22 @@ def write_evaluation(evaluation: Evaluation, path: Path, data: str) -> None:
         parts += [
             "<h2>By class</h2>",
             table(["class", "precision", "recall", "F1", "texts"], cells),
-            "<p class='note'>The middle of the scale is the threshold.</p>",
+        ]
+        if evaluation.kind == "ratings":
+            parts.append("<p class='note'>The middle of the scale is the threshold.</p>")
+    if evaluation.confusion is not None:
+        counts = [[name, *map(str, row)] for name, row in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)]
+        parts += ["<h2>Taken for</h2>", table(["people say (row), reward says (column)", *evaluation.labels], counts)]
+    if evaluation.uncertainty is not None:
+        parts += _uncertainty(evaluation.uncertainty)
+    if curve is not None:
+        cells = [[f"{size:,}", shown(estimate)] for size, estimate in zip(curve.sizes, curve.estimates, strict=True)]
+        parts += [
+            "<h2>More data?</h2>",
+            image(_curve(curve), f"{curve.figure} against the number of training judgements"),
+            table(["training judgements", f"{curve.figure} [95 % over {curve.values.shape[1]} draws]"], cells),
+            "<p class='note'>The model refitted with its recorded settings to draws of the training judgements, measured on the same "
+            "judgements. Intervals over the draws are Student's.</p>",
         ]
     if evaluation.sources:
         cells = [[name, f"{n:,}", *(shown(f[key]) for key in names)] for name, (n, f) in evaluation.sources.items()]
@@ -71,7 +88,8 @@ def _figure(evaluation: Evaluation) -> Any:
     axes = figure.subplots(1, 3 if evaluation.thresholds else 2)
     axes[0].scatter(evaluation.scores, evaluation.truth, s=6, alpha=0.3, color=COLOURS[0], linewidths=0)
     pairs = evaluation.kind == "pairs"
-    axes[0].set(xlabel="score of chosen - rejected" if pairs else "reward", ylabel="margin" if pairs else "mean human rating")
+    truth = {"pairs": "margin", "labels": "rank of the class"}.get(evaluation.kind, "mean human rating")
+    axes[0].set(xlabel="score of chosen - rejected" if pairs else "reward", ylabel=truth)
     if evaluation.reliability is not None:
         r = evaluation.reliability
         ends = [min(r.predicted.min(), r.observed.min()), max(r.predicted.max(), r.observed.max())]
@@ -89,9 +107,50 @@ def _figure(evaluation: Evaluation) -> Any:
     return figure
 
 
+def _uncertainty(check: UncertaintyCheck) -> list[str]:
+    cells = [
+        [f"fifth {i}", f"{u:.3f}", f"{e:.3f}"]
+        for i, (u, e) in enumerate(zip(check.group_uncertainty.tolist(), check.group_error.tolist(), strict=True), 1)
+    ]
+    return [
+        "<h2>Does it know when it is wrong?</h2>",
+        f"<p>Uncertainty: {html.escape(check.kind)}. Its rank correlation with the error is {shown(check.correlation)}.</p>",
+        table(["judgements by uncertainty", "mean uncertainty", "mean error"], cells),
+        image(_risk(check), "Mean error against the share of texts that the reward does not abstain from"),
+        f"<p class='note'>Mean error over all coverages {check.area:.3f}; without abstention {check.risk[-1]:.3f}; on the surest half "
+        f"{check.risk_at(0.5):.3f}.</p>",
+    ]
+
+
+def _risk(check: UncertaintyCheck) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(check.coverage, check.risk, color=COLOURS[0], label="least uncertain kept")
+    axis.plot(check.coverage, check.best_risk, color=COLOURS[2], linestyle=":", label="largest errors left out (best possible)")
+    axis.axhline(check.risk[-1], color="#999999", linestyle="--", label="at random")
+    axis.set(xlabel="coverage: share of texts judged", ylabel="risk: mean error", ylim=(0, None))
+    axis.legend(frameon=False)
+    axis.grid(alpha=0.25)
+    return figure
+
+
+def _curve(curve: LearningCurve) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(curve.sizes, curve.values.mean(1), color=COLOURS[0], marker="o")
+    for column in curve.values.T:
+        axis.plot(curve.sizes, column, color=COLOURS[0], alpha=0.3, linewidth=1)
+    axis.set(xscale="log", xlabel="training judgements", ylabel=curve.figure)
+    axis.grid(alpha=0.25)
+    return figure
+
+
 def _misjudged(evaluation: Evaluation) -> list[list[str]]:
-    if evaluation.kind == "pairs":
-        worst = np.argsort(evaluation.scores)[:N_MISJUDGED]
-    else:
-        worst = np.argsort(-np.abs(evaluation.scores - evaluation.truth))[:N_MISJUDGED]
-    return [[evaluation.texts[i], f"{evaluation.truth[i]:+.2f}", f"{evaluation.scores[i]:+.2f}"] for i in worst.tolist()]
+    worst = np.argsort(-evaluation.errors, kind="stable")[:N_MISJUDGED].tolist()
+    if evaluation.labels:
+        return [[evaluation.texts[i], evaluation.labels[int(evaluation.truth[i])], f"{evaluation.scores[i]:+.2f}"] for i in worst]
+    return [[evaluation.texts[i], f"{evaluation.truth[i]:+.2f}", f"{evaluation.scores[i]:+.2f}"] for i in worst]

@@ -10,6 +10,7 @@ from torch import Tensor
 from textgym.errors import InvalidArgumentError, MissingExtraError
 from textgym.lm.source import resolve_model
 from textgym.reward_modeling.reward_folder import folder_hash
+from textgym.reward_modeling.scorer import TokenView, masked_tokens
 
 BATCH = 64  # texts of similar length at a time
 
@@ -101,11 +102,23 @@ class HiddenStates:
         for rows in batches_by_length([len(i) for i in ids], BATCH):
             input_ids, mask = padded([ids[row] for row in rows], vocabulary.pad_id, self.device)
             # causal attention never looks right, so padding on the right needs no mask
-            hidden = self._lm.trunk[0](input_ids=input_ids, use_cache=False).last_hidden_state.float()  # (n, L, hidden)
-            mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-            last = hidden[torch.arange(len(rows)), mask.sum(1).long() - 1]
-            found[rows] = torch.cat([mean, last], dim=1).cpu()
+            hidden = self._lm.trunk[0](input_ids=input_ids, use_cache=False).last_hidden_state  # (n, L, hidden)
+            found[rows] = _mean_and_last(hidden, mask).cpu()
         return found
+
+    def token_view(self, text: str) -> TokenView:
+        """Return the text token by token, its outputs being the vectors, (n, size)."""
+        from textgym.tokenization import load_vocabulary
+
+        vocabulary = load_vocabulary(self.model)
+        ids, masked, spans = masked_tokens(vocabulary.tokenizer, text, vocabulary.context_length, vocabulary.pad_id)
+
+        def outputs(embeddings: Tensor) -> Tensor:
+            hidden = self._lm.trunk[0](inputs_embeds=embeddings, use_cache=False).last_hidden_state
+            return _mean_and_last(hidden, torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device))
+
+        table = self._lm.trunk[0].get_input_embeddings()
+        return TokenView(tuple(ids), tuple(masked), tuple(spans), lambda i: table(i.to(self.device)), outputs)
 
     def sources(self) -> dict[str, str]:
         """Return the model's hash."""
@@ -141,6 +154,13 @@ class HashedNgrams:
     def sources(self) -> dict[str, str]:
         """Return nothing: there are no weights."""
         return {}
+
+
+def _mean_and_last(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return mean and last of the hidden states (n, L, hidden) that `mask` (n, L) keeps, side by side, (n, 2 hidden) float32."""
+    hidden = hidden.float()
+    mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return torch.cat([mean, hidden[torch.arange(len(hidden)), mask.sum(1).long() - 1]], dim=1)
 
 
 def batches_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:

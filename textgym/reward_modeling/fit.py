@@ -13,12 +13,16 @@ from torch import Tensor
 
 from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import check_options
+from textgym.reward_modeling.calibration import Calibration, fit_calibration
 from textgym.reward_modeling.contrastive import MomentumEncoder, contrastive_loss
 from textgym.reward_modeling.features import batches_by_length
-from textgym.reward_modeling.fitted_reward import FittedReward, evaluate, refuse_foreign, write_history
+from textgym.reward_modeling.fitted_reward import FittedReward, evaluate, write_history
 from textgym.reward_modeling.judgements import JudgementSet
+from textgym.reward_modeling.length_debias import LengthDebias, log_words
+from textgym.reward_modeling.losses import length_correlation
 from textgym.reward_modeling.metrics import Metrics
 from textgym.reward_modeling.objectives import OBJECTIVES, Objective
+from textgym.reward_modeling.reward_folder import refuse_foreign
 from textgym.reward_modeling.scorer import Scorer
 from textgym.reward_modeling.scorers import scorer_class
 from textgym.reward_modeling.scorers.feature_scorer import FeatureScorer
@@ -26,6 +30,7 @@ from textgym.reward_modeling.splits import assign_splits
 
 CHUNK = 32  # batches that are sorted by length together: little padding, and still a random order
 N_SCALE_TEXTS = 1000  # training texts on which the scale of a reward from pairs is set
+N_LENGTH_TEXTS = 4000  # training texts on which a length's share is estimated
 
 Show = Callable[[int, int, str], None]
 
@@ -45,6 +50,11 @@ class FitSettings:
         max_minutes: Fitting stops before an epoch that would end after so many minutes; None for no limit.
         contrastive: "" for none, or "simcse" or "moco": an auxiliary contrastive term beside the loss.
         contrastive_coef: Its weight.
+        length_debias: "" for none; "residual" takes off what the outputs owe to the logarithm of the length, estimated on training texts;
+            "penalty" adds `length_coef` · (squared correlation of output and length over the batch) to the loss.
+        length_coef: Weight of "penalty".
+        calibrate: Whether the scores are calibrated on the validation judgements: by isotonic regression for ratings, by a temperature for
+            labels and pairs.
         scorer: Settings of the scorer.
         loss: Settings of the loss.
     """
@@ -59,6 +69,9 @@ class FitSettings:
     max_minutes: float | None = None
     contrastive: str = ""
     contrastive_coef: float = 0.1
+    length_debias: str = ""
+    length_coef: float = 1.0
+    calibrate: bool = False
     scorer: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,6 +84,10 @@ class FitSettings:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InvalidArgumentError(f"{name} must be above 0, got {value!r}")
+        if self.length_debias not in ("", "residual", "penalty"):
+            raise InvalidArgumentError(f'length_debias must be "", "residual" or "penalty", got {self.length_debias!r}')
+        if not (math.isfinite(self.length_coef) and self.length_coef >= 0):
+            raise InvalidArgumentError(f"length_coef must be at least 0, got {self.length_coef!r}")
         if self.contrastive not in ("", "simcse", "moco"):
             raise InvalidArgumentError(f'contrastive must be "", "simcse" or "moco", got {self.contrastive!r}')
 
@@ -131,7 +148,7 @@ def fit_reward_model(
         raise InvalidArgumentError(f"the loss {loss!r} is for {OBJECTIVES[loss].kind}, the judgements are {judgements.kind}: use {fitting}")
     if out is not None:
         refuse_foreign(Path(out))
-    train, validation = _parts(judgements)
+    train, validation = train_and_validation(judgements)
     check_options(f"loss {loss!r}", OBJECTIVES[loss], settings.loss)
     objective = OBJECTIVES[loss].for_judgements(train, **settings.loss)
     torch.manual_seed(settings.seed)  # torch's initialisers and dropout draw from the global generator alone
@@ -143,6 +160,8 @@ def fit_reward_model(
         model = kind(objective.n_outputs, **options)
     if model.n_outputs != objective.n_outputs:
         raise InvalidArgumentError(f"the loss {loss!r} needs a scorer with {objective.n_outputs} outputs, this one has {model.n_outputs}")
+    if model.closed_form and settings.length_debias == "penalty":
+        raise InvalidArgumentError(f"length_debias 'penalty' is part of a loss, and {scorer!r} is solved at once: use 'residual'")
     run = _Run(model, objective.to(device), train.items, validation.items, settings, device, Path(out) if out is not None else None, report)
     return run.solve() if model.closed_form else run.train(show)
 
@@ -166,16 +185,17 @@ class _Run:
         self.history: list[Metrics] = []
         self.best: Metrics | None = None
         self.best_state: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
+        self.best_parts: tuple[LengthDebias | None, Calibration | None] = (None, None)
+        self.texts, self.held_out_texts = objective.texts(train), objective.texts(validation)
         self.started = time.perf_counter()
 
     def solve(self) -> FitResult:
         """Fit a scorer that has a closed form."""
-        texts = self.objective.texts(self.items)
-        self.scorer.solve(texts, self.objective, self.items, self.settings.seed)
-        prepared = self.scorer.prepare(texts)
+        self.scorer.solve(self.texts, self.objective, self.items, self.settings.seed)
+        prepared = self.scorer.prepare(self.texts)
         outputs = evaluate(self.scorer, prepared)
         loss = self.objective.loss(outputs, self.objective.targets(self.items))
-        self._end_epoch(1, float(loss.detach()), prepared, self.scorer.prepare(self.objective.texts(self.held_out)))
+        self._end_epoch(1, float(loss.detach()), prepared, self.scorer.prepare(self.held_out_texts))
         return self._finish()
 
     def train(self, show: Show | None) -> FitResult:
@@ -185,8 +205,9 @@ class _Run:
         batch_size = min(n, settings.batch_size or scorer.batch_size)
         if show is not None:
             show(0, n * epochs, "reading the texts")
-        prepared = scorer.prepare(self.objective.texts(self.items))
-        watched = scorer.prepare(self.objective.texts(self.held_out))
+        prepared = scorer.prepare(self.texts)
+        watched = scorer.prepare(self.held_out_texts)
+        lengths = torch.from_numpy(log_words(self.texts)).float()
         if isinstance(scorer, FeatureScorer):
             scorer.standardise(prepared)
         per_item = len(prepared) // n  # 2 for pairs
@@ -210,14 +231,19 @@ class _Run:
             self.objective.train()
             summed = 0.0
             for rows in _shuffled(sizes, batch_size, generator):
-                batch = [prepared[row + k * n] for k in range(per_item) for row in rows]
+                places = [row + k * n for k in range(per_item) for row in rows]
+                batch = [prepared[place] for place in places]
                 aims = {name: values[rows].to(self.device) for name, values in targets.items()}
-                loss = self.objective.loss(scorer(batch), aims)
+                outputs = scorer(batch)
+                loss = self.objective.loss(outputs, aims)
                 if not torch.isfinite(loss):
                     raise InvalidArgumentError(f"the loss became {float(loss.detach())} in epoch {epoch}: lower the learning rate")
                 whole = loss
+                if settings.length_debias == "penalty" and len(batch) > 1:
+                    scored = outputs[:, self.objective.score_columns]
+                    whole = whole + settings.length_coef * length_correlation(scored, lengths[places].to(scored.device))
                 if settings.contrastive and len(batch) > 1:
-                    whole = loss + settings.contrastive_coef * contrastive_loss(scorer, batch, slow)
+                    whole = whole + settings.contrastive_coef * contrastive_loss(scorer, batch, slow)
                 optimizer.zero_grad()
                 whole.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)
@@ -235,12 +261,20 @@ class _Run:
 
     def _end_epoch(self, epoch: int, loss: float, prepared: Sequence[Any], watched: Sequence[Any]) -> bool:
         """Evaluate, keep the model if it is the best, put both on disk, then report; return whether it was the best."""
-        stride = max(1, len(prepared) // N_SCALE_TEXTS)
+        residual, debias, calibration = self.settings.length_debias == "residual", None, None
         with torch.no_grad():
-            if type(self.objective).finish is not Objective.finish:
-                self.objective.finish(evaluate(self.scorer, prepared[::stride]).to(self.device))
             objective = self.objective.cpu()
-            metrics = objective.metrics(evaluate(self.scorer, watched), self.held_out)
+            found = evaluate(self.scorer, watched)
+            if residual or type(objective).finish is not Objective.finish:
+                stride = max(1, len(prepared) // (N_LENGTH_TEXTS if residual else N_SCALE_TEXTS))
+                seen, texts = evaluate(self.scorer, prepared[::stride]), self.texts[::stride]
+                if residual:
+                    debias = LengthDebias.fit(seen, texts, objective.score_columns)
+                    seen, found = debias.applied(seen, texts), debias.applied(found, self.held_out_texts)
+                objective.finish(seen)
+            metrics = objective.metrics(found, self.held_out)
+            if self.settings.calibrate:
+                calibration = fit_calibration(objective, found, self.held_out)
             objective.to(self.device)
         entry = {"epoch": epoch, "seconds": round(time.perf_counter() - self.started, 2), "train_loss": loss, **metrics}
         self.history.append(entry)
@@ -249,6 +283,7 @@ class _Run:
         if better:
             self.best = entry
             self.best_state = (_copy(self.scorer.state()), _copy(self.objective.state_dict()))
+            self.best_parts = (debias, calibration)
         if self.out is not None:
             if better:
                 self._reward(entry).save(self.out, self.history, finished=False)
@@ -280,11 +315,12 @@ class _Run:
             },
             "judgements": {"train": len(self.items), "validation": len(self.held_out), "train_ids_sha256": ids},
         }
-        return FittedReward.of(self.scorer, self.objective, description)
+        debias, calibration = self.best_parts
+        return FittedReward.of(self.scorer, self.objective, description, length_debias=debias, calibration=calibration)
 
 
-def _parts(judgements: "JudgementSet[Any]") -> "tuple[JudgementSet[Any], JudgementSet[Any]]":
-    """Return training and validation judgements."""
+def train_and_validation(judgements: "JudgementSet[Any]") -> "tuple[JudgementSet[Any], JudgementSet[Any]]":
+    """Return training and validation judgements; where no split was drawn, a tenth validates."""
     train, validation = judgements.split("train"), judgements.split("validation")
     if not len(train) and not len(validation):  # none was drawn
         judgements = assign_splits(judgements, {"train": 0.9, "validation": 0.1})

@@ -113,6 +113,18 @@ def multi_task(predicted: Tensor, ratings: Tensor, weights: Tensor | None = None
     return weighted_mean(per_aspect, weights)
 
 
+def length_correlation(outputs: Tensor, log_words: Tensor) -> Tensor:
+    """Return the squared correlation of outputs with length over a batch, a mean over the outputs; 0..1.
+
+    Args:
+        outputs: (n, outputs).
+        log_words: log(1 + words) of the texts, (n,).
+    """
+    y, x = outputs - outputs.mean(0), log_words - log_words.mean()
+    scale = (y**2).sum(0) * (x**2).sum()
+    return ((x @ y) ** 2 / scale.clamp_min(1e-9)).mean()
+
+
 def info_nce(first: Tensor, second: Tensor, temperature: float = 0.05) -> Tensor:
     """Return the contrastive loss of two views of the same texts, (n, d) each, the other texts of the batch being the negatives.
 

@@ -28,10 +28,12 @@ class Objective(nn.Module, ABC):
         kind: Of the judgements it fits.
         n_outputs: Numbers it wants from the scorer for each text.
         low, high: The range of `score`.
+        score_columns: The outputs that make the score.
     """
 
     name: ClassVar[str]
     kind: ClassVar[str]
+    score_columns: ClassVar[slice] = slice(None)
     n_outputs: int
     low: float
     high: float
@@ -58,8 +60,8 @@ class Objective(nn.Module, ABC):
         """Return the loss of the outputs (m, n_outputs) of `texts`, averaged over the items."""
 
     @abstractmethod
-    def score(self, outputs: Tensor) -> Tensor:
-        """Return scores, (m,), inside `low`..`high`."""
+    def score(self, outputs: Tensor, temperature: float | None = None) -> Tensor:
+        """Return scores, (m,), inside `low`..`high`; with the temperature of a calibration, where the objective has one."""
 
     @abstractmethod
     def metrics(self, outputs: Tensor, items: Sequence[Any]) -> Metrics:
@@ -73,6 +75,7 @@ class _Rating(Objective):
     """What objectives on ratings share: the scale, and a network that works in standard deviations from the mean."""
 
     kind = "ratings"
+    score_columns = slice(0, 1)
 
     def __init__(self, low: float, high: float, centre: float, spread: float) -> None:
         super().__init__()
@@ -82,8 +85,9 @@ class _Rating(Objective):
         """Return the arguments that make it anew."""
         return {"low": self.low, "high": self.high, "centre": self.centre, "spread": self.spread}
 
-    def score(self, outputs: Tensor) -> Tensor:
-        """Return scores inside the range."""
+    def score(self, outputs: Tensor, temperature: float | None = None) -> Tensor:
+        """Return scores inside the range; there is no temperature."""
+        del temperature
         return (self.centre + self.spread * outputs[:, 0]).clamp(self.low, self.high)
 
     def metrics(self, outputs: Tensor, items: Sequence[RatedText]) -> Metrics:
@@ -251,10 +255,15 @@ class _Labels(Objective):
     def log_probs(self, outputs: Tensor) -> Tensor:
         """Return log-probabilities of the classes, (m, classes)."""
 
-    def score(self, outputs: Tensor) -> Tensor:
+    def probabilities(self, outputs: Tensor, temperature: float | None = None) -> Tensor:
+        """Return the probabilities of the classes, (m, classes); a temperature above 1 evens them out."""
+        log_probs = self.log_probs(outputs)
+        return log_probs.exp() if temperature is None else (log_probs / temperature).softmax(-1)
+
+    def score(self, outputs: Tensor, temperature: float | None = None) -> Tensor:
         """Return the expected rank of the class, the first at `low`, the last at `high`; with two classes the probability of the second."""
         ranks = torch.linspace(self.low, self.high, len(self.classes), device=outputs.device)
-        return (self.log_probs(outputs).exp() @ ranks).clamp(self.low, self.high)
+        return (self.probabilities(outputs, temperature) @ ranks).clamp(self.low, self.high)
 
     def metrics(self, outputs: Tensor, items: Sequence[LabelledText]) -> Metrics:
         """Return the validation figures."""
@@ -321,7 +330,8 @@ class BradleyTerry(Objective):
     """Preference pairs: the chosen text is to score higher.
 
     Pairs fix differences of the latent score alone. The reward's range comes from squashing: `low + (high - low) sigmoid((latent - centre) /
-    spread)`, centre and spread being mean and standard deviation over the training texts.
+    spread)`, centre and spread being mean and standard deviation over the training texts. With a calibration its temperature takes the place
+    of the spread, and the squashed score is the probability that the text is preferred to one of average worth.
 
     Args:
         ties: "davidson" or "rao-kupper", where the pairs have ties.
@@ -386,9 +396,10 @@ class BradleyTerry(Objective):
         self.centre.copy_(outputs[:, 0].mean())
         self.spread.copy_(outputs[:, 0].std().clamp_min(1e-6) if len(outputs) > 1 else torch.ones(()))
 
-    def score(self, outputs: Tensor) -> Tensor:
+    def score(self, outputs: Tensor, temperature: float | None = None) -> Tensor:
         """Return scores inside the range."""
-        return self.low + (self.high - self.low) * torch.sigmoid((outputs[:, 0] - self.centre) / self.spread)
+        unit = self.spread if temperature is None else temperature
+        return self.low + (self.high - self.low) * torch.sigmoid((outputs[:, 0] - self.centre) / unit)
 
     def metrics(self, outputs: Tensor, items: Sequence[PreferencePair]) -> Metrics:
         """Return the share of pairs ranked as judged (equal scores count half; ties are left out), and the loss."""

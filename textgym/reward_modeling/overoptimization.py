@@ -12,7 +12,6 @@ from textgym.errors import InvalidArgumentError
 
 Array = NDArray[np.float64]
 Form = Literal["best-of-n", "rl"]
-Combination = Literal["mean", "min", "uncertainty-weighted"]
 
 
 def kl_of_best_of_n(n: int) -> float:
@@ -53,23 +52,6 @@ def best_of_n(proxy: Array, values: Array, n: int) -> Array:
         shared = (np.bincount(group, weights=chance) / sizes)[group]
         result[row] = float(shared @ v[order])
     return result
-
-
-def combine(scores: Array, how: Combination, coef: float = 0.5) -> Array:
-    """Return the score of an ensemble, (...): one of the three of Coste et al. (2023, arXiv:2310.02743).
-
-    Args:
-        scores: Of the members, (members, ...).
-        how: "mean", "min" (worst case), or "uncertainty-weighted": mean − coef · variance over the members.
-        coef: λ.
-    """
-    if how == "mean":
-        return np.asarray(scores.mean(0), np.float64)
-    if how == "min":
-        return np.asarray(scores.min(0), np.float64)
-    if how == "uncertainty-weighted":
-        return np.asarray(scores.mean(0) - coef * scores.var(0), np.float64)
-    raise InvalidArgumentError(f"how must be mean, min or uncertainty-weighted, got {how!r}")
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,15 @@ from textgym.files import write_text
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import generate
 from textgym.policies.reference import ReferenceModel
+from textgym.reward_modeling.bootstrap import bootstrapped, whole_scale
 from textgym.reward_modeling.fit import fit_reward_model
+from textgym.reward_modeling.fitted_ensemble import FittedEnsemble
 from textgym.reward_modeling.fitted_reward import FittedReward
 from textgym.reward_modeling.judgement_source import load_judgements
 from textgym.reward_modeling.judgements import JudgementSet, RatedText
-from textgym.reward_modeling.overoptimization import Combination, Form, ScalingForm, best_of_n, combine, fit_scaling_form, kl_of_best_of_n
+from textgym.reward_modeling.overoptimization import Form, ScalingForm, best_of_n, fit_scaling_form, kl_of_best_of_n
+from textgym.reward_modeling.splits import cluster_names
+from textgym.rewards.combination import Combination, combine
 
 Array = NDArray[np.float64]
 CONFIG, SINGLE = "config.json", "single"
@@ -136,22 +140,9 @@ def over_seeds(values: Array) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-class Proxy:
-    """A reward made of fitted models: one, or several combined."""
-
-    name = "proxy"
-
-    def __init__(self, members: Sequence[FittedReward], how: str, coef: float) -> None:
-        self.members, self.how, self.coef = members, how, coef
-
-    def score(self, episodes: Sequence[Episode]) -> Array:
-        """Return the combined score, (n,)."""
-        scores = np.stack([np.asarray(member.score(episodes), np.float64) for member in self.members])
-        return _combined(scores, self.how, self.coef)
-
-
-def _combined(scores: Array, how: str, coef: float) -> Array:
-    return np.asarray(scores[0], np.float64) if how == SINGLE else combine(scores, how, coef)  # type: ignore[arg-type]  # one of COMBINATIONS
+def _optimised(models: Sequence[FittedReward], how: str, coef: float) -> FittedReward | FittedEnsemble:
+    """Return what is pushed up, of a single proxy and its bootstraps: the one, or an ensemble of the others."""
+    return models[0] if how == SINGLE else FittedEnsemble.of(models[1:], how, coef)  # type: ignore[arg-type]  # one of COMBINATIONS
 
 
 def overoptimize(config: OveroptimizationConfig, out: str | Path, show: Show = lambda *_: None) -> Overoptimization:
@@ -192,7 +183,7 @@ def overoptimize(config: OveroptimizationConfig, out: str | Path, show: Show = l
         for how in (SINGLE, *COMBINATIONS):
             runs = []
             for seed in range(config.seeds):
-                runs.append(_rl_run(config, folder, fitted.reward, Proxy(_members(proxies[size, seed], how), how, config.coef), size, seed))
+                runs.append(_rl_run(config, folder, fitted.reward, proxies[size, seed], how, size, seed))
                 step(f"{config.agent} against {how} of {size} texts, seed {seed}")
             kl, proxy, gold = (np.array([[point[key] for point in run] for run in runs]) for key in ("kl", "proxy", "gold"))
             rl.append(_curve(size, how, kl, proxy, gold, "rl"))
@@ -233,17 +224,13 @@ def _proxies(config: OveroptimizationConfig, data: JudgementSet[RatedText], size
     """Return the single proxy of a draw, then its bootstraps."""
     rng = np.random.default_rng([seed, size])
     train, validation = data.split("train").items, data.split("validation").items
-    drawn = rng.choice(len(train), size, replace=False)
+    drawn = replace(data, items=tuple(train[row] for row in rng.choice(len(train), size, replace=False).tolist()), **whole_scale(data))
+    names = cluster_names(drawn)
     found = []
     for member in range(1 + config.members):
-        rows = drawn if member == 0 else rng.choice(drawn, size)
-        items = tuple(replace(train[row], id=f"{i}-{train[row].id}") for i, row in enumerate(rows.tolist()))
-        found.append(fit_reward_model(replace(data, items=(*items, *validation[:500])), scorer=config.proxy_scorer).reward)
+        part = drawn if member == 0 else bootstrapped(drawn, rng, names)
+        found.append(fit_reward_model(replace(part, items=(*part.items, *validation[:500])), scorer=config.proxy_scorer).reward)
     return found
-
-
-def _members(models: Sequence[FittedReward], how: str) -> Sequence[FittedReward]:
-    return models[:1] if how == SINGLE else models[1:]
 
 
 def _best_of_n_curves(
@@ -263,7 +250,7 @@ def _best_of_n_curves(
             proxy, true = [], []
             for seed in range(config.seeds):
                 members = scores[size, seed]
-                mixed = _combined(members[:1] if how == SINGLE else members[1:], how, config.coef)
+                mixed = members[0] if how == SINGLE else combine(members[1:], how, config.coef)  # type: ignore[arg-type]
                 proxy.append([best_of_n(mixed, mixed, n).mean() for n in ns])
                 true.append([best_of_n(mixed, gold_scores, n).mean() for n in ns])
             kl = np.tile([kl_of_best_of_n(n) for n in ns], (config.seeds, 1))
@@ -281,14 +268,16 @@ def _samples(config: OveroptimizationConfig) -> list[list[str]]:
     return [[text.info["prompt"], text.info["continuation"]] for text in texts]
 
 
-def _rl_run(config: OveroptimizationConfig, folder: Path, gold: FittedReward, proxy: Proxy, size: int, seed: int) -> list[dict[str, float]]:
-    """Train one agent against a proxy; return its curve, from the untrained model on."""
-    path = folder / "rl" / f"{size}-{proxy.how}-{seed}.json"
+def _rl_run(
+    config: OveroptimizationConfig, folder: Path, gold: FittedReward, models: Sequence[FittedReward], how: str, size: int, seed: int
+) -> list[dict[str, float]]:
+    """Train one agent against a proxy or an ensemble; return its curve, from the untrained model on."""
+    path = folder / "rl" / f"{size}-{how}-{seed}.json"
     if path.exists():
         found: list[dict[str, float]] = json.loads(path.read_text())
         return found
     settings = {"kl_coef": 0.0, **(config.settings or {})}
-    agent = make_agent(config.agent, config.task, reward=proxy, seed=seed, **settings)
+    agent = make_agent(config.agent, config.task, reward=_optimised(models, how, config.coef), seed=seed, **settings)
     reference = ReferenceModel(agent.reference_model, agent.device) if agent.reference_model is not None else None
     curve: list[dict[str, float]] = []
 

@@ -9,6 +9,7 @@ from typing import Any
 from textgym.errors import InvalidArgumentError
 
 DESCRIPTION = "reward_model.json"
+ENSEMBLE = "reward_ensemble.json"  # of a folder whose sub-folders are the members
 HISTORY = "history.json"  # grows while fitting goes on, so it is not hashed
 FORMAT = 1
 
@@ -18,19 +19,32 @@ def is_reward_folder(path: Path) -> bool:
     return (path / DESCRIPTION).is_file()
 
 
-def describe(folder: Path, description: dict[str, Any], packages: tuple[str, ...]) -> dict[str, Any]:
-    """Return a description completed by format, versions, and the hashes of the files in `folder` and of itself."""
+def is_ensemble_folder(path: Path) -> bool:
+    """Whether a folder claims to hold an ensemble of fitted reward models."""
+    return (path / ENSEMBLE).is_file()
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise if a folder holds something that is no reward model: it would be lost."""
+    known = folder.is_dir() and (is_reward_folder(folder) or is_ensemble_folder(folder) or not any(folder.iterdir()))
+    if folder.exists() and not known:
+        raise InvalidArgumentError(f"{str(folder)!r} exists and holds no reward model; choose another folder")
+
+
+def describe(folder: Path, description: dict[str, Any], packages: tuple[str, ...], name: str = DESCRIPTION) -> dict[str, Any]:
+    """Return a description, to be written as `name`, completed by format, versions, and the hashes of the folder's files and of itself."""
     files = {
         str(path.relative_to(folder).as_posix()): file_hash(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (DESCRIPTION, HISTORY)
+        if path.is_file() and path.name != HISTORY and path != folder / name
     }
     versions = {package: metadata.version(package) for package in ("textgym", *packages)}
-    complete = {"format": FORMAT, **description, "versions": versions, "files": files}
+    told = {key: value for key, value in description.items() if key != "sha256"}  # of an earlier saving
+    complete = {**told, "format": FORMAT, "versions": versions, "files": files}
     return {**complete, "sha256": _self_hash(complete)}
 
 
-def read_description(folder: Path, check_versions: bool = True) -> dict[str, Any]:
+def read_description(folder: Path, check_versions: bool = True, name: str = DESCRIPTION) -> dict[str, Any]:
     """Return the description of a folder, checked against what lies beside it and what is installed.
 
     Raises:
@@ -38,23 +52,23 @@ def read_description(folder: Path, check_versions: bool = True) -> dict[str, Any
     """
     where = f"reward model {str(folder)!r}"
     try:
-        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidArgumentError(f"{where}: cannot read {DESCRIPTION}: {error.strerror or error}") from None
+        raise InvalidArgumentError(f"{where}: cannot read {name}: {error.strerror or error}") from None
     except ValueError as error:
-        raise InvalidArgumentError(f"{where}: {DESCRIPTION} is not JSON: {error}") from None
+        raise InvalidArgumentError(f"{where}: {name} is not JSON: {error}") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         got = found.get("format") if isinstance(found, dict) else None
-        raise InvalidArgumentError(f"{where}: {DESCRIPTION} has format {got!r}, this textgym reads {FORMAT}: fit again, or use its version")
+        raise InvalidArgumentError(f"{where}: {name} has format {got!r}, this textgym reads {FORMAT}: fit again, or use its version")
     stored = found.pop("sha256", None)
     if stored != _self_hash(found):
-        raise InvalidArgumentError(f"{where}: {DESCRIPTION} was changed after it was saved; restore it or fit again")
-    for name, wanted in found["files"].items():
-        path = folder / name
+        raise InvalidArgumentError(f"{where}: {name} was changed after it was saved; restore it or fit again")
+    for file, wanted in found["files"].items():
+        path = folder / file
         if not path.is_file():
-            raise InvalidArgumentError(f"{where}: {name} is missing; restore it or fit again")
+            raise InvalidArgumentError(f"{where}: {file} is missing; restore it or fit again")
         if file_hash(path) != wanted:
-            raise InvalidArgumentError(f"{where}: {name} was changed after it was saved (its SHA-256 differs); restore it or fit again")
+            raise InvalidArgumentError(f"{where}: {file} was changed after it was saved (its SHA-256 differs); restore it or fit again")
     if check_versions:
         for package, version in found["versions"].items():
             installed = _installed(package)

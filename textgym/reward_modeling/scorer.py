@@ -1,7 +1,8 @@
 """Scorer: a network from texts to numbers, interchangeable behind `prepare` and `forward`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +12,39 @@ from torch import Tensor, nn
 from textgym.errors import InvalidArgumentError
 
 Prepared = Sequence[Any]  # one entry per text: token ids, a vector of features
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """One text, seen token by token by what can be differentiated.
+
+    Attributes:
+        input_ids: (L,).
+        baseline_ids: The same text with every token masked that stands for some of it, (L,).
+        spans: Of each token the characters [start, stop) that it stands for, (L,); empty for a special token.
+        embeddings: From ids (n, L) to vectors (n, L, hidden).
+        outputs: From such vectors to the scorer's outputs, (n, n_outputs).
+    """
+
+    input_ids: tuple[int, ...]
+    baseline_ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    embeddings: Callable[[Tensor], Tensor]
+    outputs: Callable[[Tensor], Tensor]
+
+
+def masked_tokens(tokenizer: Any, text: str, max_tokens: int, filler: int) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Return ids, masked ids and spans of a text, cut at `max_tokens`; `filler` masks where the tokenizer has no mask token."""
+    if not tokenizer.is_fast:
+        raise InvalidArgumentError("integrated gradients need a fast tokenizer, which tells the place of each token; use shapley")
+    found = tokenizer(
+        text, truncation=True, max_length=max_tokens, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+    )
+    mask = tokenizer.mask_token_id if tokenizer.mask_token_id is not None else filler
+    special = [bool(s) or stop <= start for s, (start, stop) in zip(found["special_tokens_mask"], found["offset_mapping"], strict=True)]
+    spans = [(0, 0) if s else (int(a), int(b)) for s, (a, b) in zip(special, found["offset_mapping"], strict=True)]
+    ids = [int(i) for i in found["input_ids"]]
+    return ids, [i if s else mask for i, s in zip(ids, special, strict=True)], spans
 
 
 class Scorer(nn.Module, ABC):
@@ -48,6 +82,11 @@ class Scorer(nn.Module, ABC):
         """Return the texts' vectors before the head, (n, d); raises where nothing that learns produces them."""
         del prepared
         raise InvalidArgumentError(f"the scorer {self.name!r} has no encoder that learns; contrastive terms need 'transformer'")
+
+    def token_view(self, text: str) -> TokenView:
+        """Return what integrated gradients need of a text; raises for a scorer that cannot be differentiated by its tokens."""
+        del text
+        raise InvalidArgumentError(f"the scorer {self.name!r} cannot be differentiated by its tokens: explain it by shapley or occlusion")
 
     def solve(self, texts: Sequence[str], objective: nn.Module, items: Sequence[Any], seed: int) -> None:
         """Fit at once on the training items, where `closed_form` is true."""

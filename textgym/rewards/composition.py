@@ -1,12 +1,13 @@
 """Rewards made of rewards: clipped, scaled, normalised, ensembles, and a floor for empty texts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
+from textgym.rewards.combination import Combination, check_combination, combine, combined_range
 from textgym.rewards.declaration import declaration_of
 from textgym.rewards.protocol import Array, RewardSpec
 from textgym.rewards.reward import Reward, make_reward
@@ -151,21 +152,18 @@ class Normalize(Composite):
         self.count, self.mean, self.squares = int(state["count"]), float(state["mean"]), float(state["squares"])
 
 
-Combination = Literal["mean", "min", "mean-std"]
-
-
 class Ensemble(Composite):
-    """Several rewards of the same thing as one: their mean, their minimum, or mean - `penalty` · standard deviation.
+    """Several rewards of the same thing as one, by `textgym.rewards.combination.combine`: "mean", "min", "mean-std", "uncertainty-weighted".
 
-    Every member's score is logged by its name, and their standard deviation as "disagreement". Against over-optimisation: Coste et al.
-    2023, "Reward Model Ensembles Help Mitigate Overoptimization", arXiv:2310.02743.
+    Every member's score is logged by its name, and their standard deviation as "disagreement".
     """
+
+    uncertainty_kind = "disagreement of the members"
 
     def __init__(self, *rewards: "RewardSpec | Reward", how: Combination = "mean", penalty: float = 1.0) -> None:
         if len(rewards) < 2:
             raise InvalidArgumentError(f"ensemble: needs at least two rewards, got {len(rewards)}")
-        if how not in get_args(Combination):
-            raise InvalidArgumentError(f"ensemble: how must be one of {', '.join(get_args(Combination))}, got {how!r}")
+        check_combination(how)
         super().__init__(*rewards)
         names = [reward.name for reward in self.inside]
         if len(set(names)) < len(names):
@@ -174,22 +172,20 @@ class Ensemble(Composite):
         if self.penalty < 0:
             raise InvalidArgumentError(f"ensemble: penalty must be at least 0, got {penalty!r}")
         ranges = [range_of(reward) for reward in self.inside]
-        self.low, self.high = min(low for low, _ in ranges), max(high for _, high in ranges)
-        if how == "mean-std":
-            self.low -= self.penalty * (self.high - self.low) / 2  # numbers in a range deviate by at most half of it
+        self.low, self.high = combined_range(min(low for low, _ in ranges), max(high for _, high in ranges), how, self.penalty)
 
     def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
         """Return the combined scores; by name every member's, and "disagreement"."""
         scores, values = self.inner_terms(episodes, learning)
         members = np.stack(scores)
-        disagreement = members.std(0)
         for reward, score in zip(self.inside, scores, strict=True):
             values.setdefault(reward.name, score)  # a member that is a sum has no value of that name yet
-        values["disagreement"] = disagreement
-        if self.how == "min":
-            return members.min(0), values
-        combined: Array = members.mean(0) - (self.penalty * disagreement if self.how == "mean-std" else 0.0)
-        return combined, values
+        values["disagreement"] = members.std(0)
+        return combine(members, self.how, self.penalty), values
+
+    def uncertainty(self, episodes: Sequence[Episode]) -> Array:
+        """Return the standard deviation of the members' scores, (n,)."""
+        return self.score_terms(episodes)[1]["disagreement"]
 
 
 class NonEmpty(Composite):

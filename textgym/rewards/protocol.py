@@ -35,6 +35,14 @@ class CompositeRewardModel(Protocol):
 
 
 @runtime_checkable
+class DetailedRewardModel(Protocol):
+    """A reward model that tells more than its score: how uncertain it is, whether it abstained. Both are checked and logged."""
+
+    def score_details(self, episodes: Sequence[Episode]) -> tuple[Scores, dict[str, Array]]:
+        """Return the scores, as `score` does, and further figures by name, (n,) each; the same names for any batch, an empty one too."""
+
+
+@runtime_checkable
 class TokenVectorRewardModel(Protocol):
     """A reward model that says what each token of a finished episode is worth. The episode's score is their sum."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError, RewardError, one_line
 from textgym.rewards.declaration import declaration_of
-from textgym.rewards.protocol import Array, CompositeRewardModel, RewardModel, Scores
+from textgym.rewards.protocol import Array, CompositeRewardModel, DetailedRewardModel, RewardModel, Scores
 from textgym.rewards.serving import Failure, Serving, serve
 
 logger = logging.getLogger("textgym")
@@ -41,13 +41,19 @@ class RewardTerm:
     serving: Serving | None = None
 
     def score_terms(self, episodes: Sequence[Episode], learning: bool = False) -> tuple[Array, dict[str, Array]]:
-        """Return the unweighted, checked scores, (n,) float64, and the values inside a composite model by name.
+        """Return the unweighted, checked scores, (n,) float64, and by name the values inside a composite model, or a detailed one's figures.
 
-        A score is nan only where the serving's `on_failure="drop"` gave an episode up.
+        A score is nan only where the serving's `on_failure="drop"` gave an episode up. What is served by `served(...)` tells no details.
         """
         if isinstance(self.model, CompositeRewardModel):
             scores, inside = self.model.score_terms(episodes, learning)
             return self.checked(scores, episodes, dropped=True), inside
+        if isinstance(self.model, DetailedRewardModel) and self.serving is None:
+            try:
+                raw, details = self.model.score_details(list(episodes))
+            except Exception as error:
+                raise RewardError(f"{self} raised {one_line(error)} - on {_culprit(self.model, episodes)}") from error
+            return self.checked(raw, episodes), {name: self.checked(figures, episodes) for name, figures in details.items()}
         return self._score(episodes), {}
 
     def score(self, episodes: Sequence[Episode]) -> Array:

@@ -1,12 +1,13 @@
 """FeatureScorer: a trained head on frozen features, computed once per text."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from textgym.reward_modeling.features import Features
-from textgym.reward_modeling.scorer import Prepared, Scorer, stacked
+from textgym.reward_modeling.features import Features, HiddenStates
+from textgym.reward_modeling.scorer import Prepared, Scorer, TokenView, stacked
 
 
 class FeatureScorer(Scorer):
@@ -44,7 +45,17 @@ class FeatureScorer(Scorer):
 
     def forward(self, prepared: Prepared) -> Tensor:
         """Return the head's outputs, (n, n_outputs)."""
-        return self.head((stacked(prepared, self.device) - self.mean) / self.deviation)  # type: ignore[no-any-return]
+        return self._outputs(stacked(prepared, self.device))
+
+    def token_view(self, text: str) -> TokenView:
+        """Return the text token by token, where the features are a language model's hidden states."""
+        if not isinstance(self._features, HiddenStates):
+            return super().token_view(text)
+        view = self._features.token_view(text)
+        return replace(view, outputs=lambda embeddings: self._outputs(view.outputs(embeddings)))
+
+    def _outputs(self, vectors: Tensor) -> Tensor:
+        return self.head((vectors - self.mean) / self.deviation)  # type: ignore[no-any-return]
 
     def sources(self) -> dict[str, str]:
         """Return the hash of the model behind the features."""

@@ -14,7 +14,7 @@ from textgym.files import write_text
 from textgym.lm.source import resolve_model
 from textgym.reward_modeling.features import padded
 from textgym.reward_modeling.reward_folder import folder_hash
-from textgym.reward_modeling.scorer import Prepared, Scorer
+from textgym.reward_modeling.scorer import Prepared, Scorer, TokenView, masked_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -147,6 +147,18 @@ class Transformer(Scorer):
     def forward(self, prepared: Prepared) -> Tensor:
         """Return the outputs, (n, n_outputs)."""
         return self.head(self.dropout(self.norm(self.embed(prepared))))  # type: ignore[no-any-return]
+
+    def token_view(self, text: str) -> TokenView:
+        """Return the text token by token, for integrated gradients."""
+        ids, masked, spans = masked_tokens(self._tokenizer, text, self.max_tokens, self._pad_id)
+
+        def outputs(embeddings: Tensor) -> Tensor:
+            mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+            hidden = self.encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state.float()
+            return self.head(self.norm(hidden.mean(1)))  # type: ignore[no-any-return]
+
+        table = self.encoder.get_input_embeddings()
+        return TokenView(tuple(ids), tuple(masked), tuple(spans), lambda i: table(i.to(self.device)), outputs)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Return one group per layer, slower the lower it lies; adapters and head at the full rate."""
