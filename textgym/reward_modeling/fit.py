@@ -21,7 +21,6 @@ from textgym.reward_modeling.metrics import Metrics
 from textgym.reward_modeling.objectives import OBJECTIVES, Objective
 from textgym.reward_modeling.scorer import Scorer
 from textgym.reward_modeling.scorers import scorer_class
-from textgym.reward_modeling.scorers.feature_scorer import FeatureScorer
 from textgym.reward_modeling.splits import assign_splits
 
 CHUNK = 32  # batches that are sorted by length together: little padding, and still a random order
@@ -185,10 +184,8 @@ class _Run:
         batch_size = min(n, settings.batch_size or scorer.batch_size)
         if show is not None:
             show(0, n * epochs, "reading the texts")
-        prepared = scorer.prepare(self.objective.texts(self.items))
+        prepared = scorer.begin(self.objective.texts(self.items))
         watched = scorer.prepare(self.objective.texts(self.held_out))
-        if isinstance(scorer, FeatureScorer):
-            scorer.standardise(prepared)
         per_item = len(prepared) // n  # 2 for pairs
         targets = self.objective.targets(self.items)
         groups = scorer.parameter_groups(settings.learning_rate or scorer.learning_rate)
@@ -203,7 +200,7 @@ class _Run:
         )
         slow = MomentumEncoder(scorer) if settings.contrastive == "moco" else None
         generator = torch.Generator().manual_seed(settings.seed)
-        sizes = [max(len(p) if isinstance(p, list) else 0 for p in prepared[row::n]) for row in range(n)]
+        sizes = [max(scorer.length(entry) for entry in prepared[row::n]) for row in range(n)]
         done, waited = 0, 0
         for epoch in range(1, epochs + 1):
             scorer.train()
@@ -215,9 +212,9 @@ class _Run:
                 loss = self.objective.loss(scorer(batch), aims)
                 if not torch.isfinite(loss):
                     raise InvalidArgumentError(f"the loss became {float(loss.detach())} in epoch {epoch}: lower the learning rate")
-                whole = loss
+                whole = loss + scorer.regularisation()
                 if settings.contrastive and len(batch) > 1:
-                    whole = loss + settings.contrastive_coef * contrastive_loss(scorer, batch, slow)
+                    whole = whole + settings.contrastive_coef * contrastive_loss(scorer, batch, slow)
                 optimizer.zero_grad()
                 whole.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)

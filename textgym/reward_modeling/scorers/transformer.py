@@ -1,6 +1,7 @@
 """The scorer "transformer": a pre-trained transformer fine-tuned with its head - all weights, or low-rank adapters (LoRA) on a larger one."""
 
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from textgym.reward_modeling.features import padded
 from textgym.reward_modeling.reward_folder import folder_hash
 from textgym.reward_modeling.scorer import Prepared, Scorer
 
+WORD = re.compile("[a-z]+")
 LAYER_DECAY = 0.85  # of the learning rate, from each layer to the one below (Howard and Ruder 2018, "ULMFiT", arXiv:1801.06146)
 
 
@@ -107,6 +109,10 @@ class Transformer(Scorer):
             "dropout": self.dropout_rate,
             "dtype": self.dtype,
         }
+
+    def words(self) -> list[str]:
+        """Return the lower-case words that are one token."""
+        return sorted({word for token in self._tokenizer.get_vocab() if WORD.fullmatch(word := token.lstrip("\u0120\u2581"))})
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return the token ids of each text, cut at `max_tokens`; never none at all."""
