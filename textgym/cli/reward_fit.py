@@ -7,7 +7,7 @@ import click
 from textgym.cli.options import named_values, set_threads
 from textgym.cli.progress import progress_bar
 
-SCORERS = ("tfidf", "embedding", "mlp", "lm-linear", "transformer")
+SCORERS = ("tfidf", "compact", "embedding", "mlp", "lm-linear", "transformer")
 LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "ordinal", "bradley-terry")
 
 
@@ -22,6 +22,9 @@ LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "or
 @click.option("--patience", default=3, show_default=True, help="Epochs without a better validation figure before it stops.")
 @click.option("--max-minutes", type=float, help="Start no epoch that would end later.")
 @click.option("--contrastive", type=click.Choice(["simcse", "moco"]), help="Auxiliary contrastive term (scorer transformer).")
+@click.option("--teacher", help="Folder of a larger fitted reward model whose scores are learnt from, too.")
+@click.option("--teacher-share", default=0.5, show_default=True, help="Of the teacher's score in a training text's target.")
+@click.option("--invented", default=0, show_default=True, help="Texts made up for the teacher to rate.")
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--device", default="cpu", show_default=True, help='"cpu", "cuda", ...')
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
@@ -39,6 +42,9 @@ def fit_command(
     extra_loss: tuple[str, ...],
     limit: int | None,
     contrastive: str | None,
+    teacher: str | None,
+    teacher_share: float,
+    invented: int,
     **settings: Any,
 ) -> None:
     """Fit a reward model to DATA: a registered set ("human-ratings"), or a file of ratings, labels or preference pairs.
@@ -46,6 +52,7 @@ def fit_command(
     Every epoch's figures on the validation judgements are printed, and what was printed is in the folder: an interrupted fit keeps its best
     model. The folder is then a reward like any other: textgym reward score DIR --continuation "..."
     """
+    from textgym.reward_modeling.distillation import Distillation
     from textgym.reward_modeling.fit import FitSettings, fit_reward_model
     from textgym.reward_modeling.judgement_source import load_judgements, sample
     from textgym.reward_modeling.metrics import Metrics
@@ -55,8 +62,14 @@ def fit_command(
     if limit is not None:
         judgements = sample(judgements, limit)
     suits = {"ratings": "squared-error", "labels": "cross-entropy", "pairs": "bradley-terry", "texts": "squared-error"}
+    if teacher is None and invented:
+        raise click.UsageError("--invented texts need a --teacher to rate them")
     chosen = FitSettings(
-        contrastive=contrastive or "", scorer=named_values(extra, "--set"), loss=named_values(extra_loss, "--set-loss"), **settings
+        contrastive=contrastive or "",
+        distillation=Distillation(teacher=teacher, share=teacher_share, invented=invented) if teacher else None,
+        scorer=named_values(extra, "--set"),
+        loss=named_values(extra_loss, "--set-loss"),
+        **settings,
     )
 
     def report(entry: Metrics) -> None:

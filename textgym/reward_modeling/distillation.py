@@ -49,13 +49,13 @@ def distilled(
     seed: int = 0,
     device: str = "cpu",
     show: Callable[[int, int, str], None] | None = None,
-) -> "JudgementSet[Any]":
-    """Return the judgements with the teacher's part in every training rating, and the invented texts among the training ones.
+) -> "tuple[JudgementSet[Any], str]":
+    """Return training ratings with the teacher's part in each, followed by the invented texts; and the teacher's version.
 
-    Validation and test are left as people rated them. Single raters' values and aspects stay people's; an invented text has none.
+    Single raters' values go, for their mean is no longer the rating; aspects stay people's, and an invented text has none.
 
     Args:
-        judgements: Ratings, splits drawn.
+        judgements: The training ratings.
         distillation: The teacher, and how to learn from it.
         seed: Of the invented texts.
         device: Where the teacher runs.
@@ -71,25 +71,25 @@ def distilled(
     if low is not None and high is not None and (teacher.low, teacher.high) != (low, high):
         scales = f"{teacher.low:g}..{teacher.high:g}, the ratings from {low:g}..{high:g}"
         raise InvalidArgumentError(f"the scores of the teacher {distillation.teacher!r} are from {scales}: fit the teacher on such ratings")
-    training: list[RatedText] = list(judgements.split("train").items)
+    training: list[RatedText] = list(judgements.items)
     if show is not None:
         show(0, len(training) + distillation.invented, "inventing texts")
     texts = [item.prompt + item.text for item in training]
     invented = invented_texts(texts, distillation.invented, distillation.model, distillation.sampled_share, seed)
-    every = texts + invented
+    every = (texts if distillation.share else []) + invented
     scores: list[float] = []
     for start in range(0, len(every), CHUNK):
         scores += teacher.score_texts(every[start : start + CHUNK]).tolist()
         if show is not None:
             show(len(scores), len(every), "the teacher rates")
     share = distillation.share
-    soft = [
-        replace(item, rating=(1 - share) * item.rating + share * score, ratings=(), raters=())
-        for item, score in zip(training, scores, strict=False)
-    ]
+    if share:
+        training = [
+            replace(item, rating=(1 - share) * item.rating + share * score, ratings=(), raters=())
+            for item, score in zip(training, scores, strict=False)
+        ]
     new = [
         RatedText(id=f"invented-{i}", text=text, rating=score, split="train", metadata={"augmented": "invented"})
-        for i, (text, score) in enumerate(zip(invented, scores[len(texts) :], strict=True), 1)
+        for i, (text, score) in enumerate(zip(invented, scores[len(every) - len(invented) :], strict=True), 1)
     ]
-    others = [item for item in judgements.items if item.split != "train"]
-    return replace(judgements, items=(*soft, *new, *others))
+    return replace(judgements, items=(*training, *new)), teacher.version

@@ -14,6 +14,7 @@ from torch import Tensor
 from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import check_options
 from textgym.reward_modeling.contrastive import MomentumEncoder, contrastive_loss
+from textgym.reward_modeling.distillation import Distillation, distilled
 from textgym.reward_modeling.features import batches_by_length
 from textgym.reward_modeling.fitted_reward import FittedReward, evaluate, refuse_foreign, write_history
 from textgym.reward_modeling.judgements import JudgementSet
@@ -44,6 +45,7 @@ class FitSettings:
         max_minutes: Fitting stops before an epoch that would end after so many minutes; None for no limit.
         contrastive: "" for none, or "simcse" or "moco": an auxiliary contrastive term beside the loss.
         contrastive_coef: Its weight.
+        distillation: A teacher to learn from beside the judgements; None for none.
         scorer: Settings of the scorer.
         loss: Settings of the loss.
     """
@@ -58,6 +60,7 @@ class FitSettings:
     max_minutes: float | None = None
     contrastive: str = ""
     contrastive_coef: float = 0.1
+    distillation: Distillation | None = None
     scorer: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
 
@@ -107,7 +110,7 @@ def fit_reward_model(
         judgements: With training judgements, and validation ones; where no split was drawn, a tenth validates, as `assign_splits` draws it.
         out: Folder of the model. It is written whenever the validation figure improves, and every epoch's figures before they are
             reported, so an interrupted run keeps all that was shown. None keeps the model in memory.
-        scorer: "tfidf", "embedding", "mlp", "lm-linear" or "transformer".
+        scorer: "tfidf", "compact", "embedding", "mlp", "lm-linear" or "transformer".
         loss: "squared-error", "heteroscedastic", "multi-task" (ratings); "cross-entropy", "ordinal" (labels); "bradley-terry" (pairs).
         settings: Everything else.
         device: Where the scorer runs.
@@ -142,7 +145,12 @@ def fit_reward_model(
         model = kind(objective.n_outputs, **options)
     if model.n_outputs != objective.n_outputs:
         raise InvalidArgumentError(f"the loss {loss!r} needs a scorer with {objective.n_outputs} outputs, this one has {model.n_outputs}")
-    run = _Run(model, objective.to(device), train.items, validation.items, settings, device, Path(out) if out is not None else None, report)
+    ids = hashlib.sha256("\n".join(sorted(item.id for item in train.items)).encode()).hexdigest()
+    described: dict[str, Any] = {"train": len(train), "validation": len(validation), "train_ids_sha256": ids}
+    if settings.distillation is not None:
+        train, described["teacher_version"] = distilled(train, settings.distillation, settings.seed, device, show)
+    folder = Path(out) if out is not None else None
+    run = _Run(model, objective.to(device), train.items, validation.items, described, settings, device, folder, report)
     return run.solve() if model.closed_form else run.train(show)
 
 
@@ -155,12 +163,14 @@ class _Run:
         objective: Objective,
         train: Sequence[Any],
         validation: Sequence[Any],
+        described: Mapping[str, Any],
         settings: FitSettings,
         device: str,
         out: Path | None,
         report: Callable[[Metrics], None] | None,
     ) -> None:
         self.scorer, self.objective, self.items, self.held_out = scorer, objective, train, validation
+        self.described = described
         self.settings, self.device, self.out, self.report = settings, device, out, report
         self.history: list[Metrics] = []
         self.best: Metrics | None = None
@@ -267,7 +277,6 @@ class _Run:
         return FitResult(reward, tuple(self.history), self.best)
 
     def _reward(self, entry: Metrics) -> FittedReward:
-        ids = hashlib.sha256("\n".join(sorted(item.id for item in self.items)).encode()).hexdigest()
         description = {
             "metrics": {name: value for name, value in entry.items() if math.isfinite(value)},
             "fit": {
@@ -275,7 +284,7 @@ class _Run:
                 "scorer": dict(self.settings.scorer),
                 "loss": dict(self.settings.loss),
             },
-            "judgements": {"train": len(self.items), "validation": len(self.held_out), "train_ids_sha256": ids},
+            "judgements": dict(self.described),
         }
         return FittedReward.of(self.scorer, self.objective, description)
 

@@ -20,7 +20,7 @@ HIDDEN = 64
 LIMIT = 2.5  # at first; outputs are limited smoothly, so that piling up praise pays less and less
 LINEAR_RATE = 5.0  # of the learning rate
 VECTOR_RATE = 0.3
-WORDS_AT_ONCE = 256
+WORDS_AT_ONCE = 512
 
 
 class Compact(Scorer):
