@@ -15,9 +15,10 @@ CHUNK = 512  # texts between two reports of progress
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """How a small reward model learns from a large one (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network",
-    arXiv:1503.02531; texts invented for the teacher: Tang et al. 2019, "Distilling Task-Specific Knowledge from BERT into Simple Neural
-    Networks", arXiv:1903.12136).
+    """How a small reward model learns from a large one.
+
+    Hinton et al. (2015), "Distilling the Knowledge in a Neural Network", arXiv:1503.02531; texts made up for the teacher: Tang et al.
+    (2019), "Distilling Task-Specific Knowledge from BERT into Simple Neural Networks", arXiv:1903.12136.
 
     Attributes:
         teacher: Folder of a fitted reward model on the same rating scale.

@@ -1,5 +1,6 @@
 """Invented texts: texts nobody has rated, made from training texts for a teacher to rate."""
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ def invented_texts(texts: Sequence[str], n: int, model: str = "reviews", sampled
     """
     if n < 0 or not 0 <= sampled_share <= 1:
         raise InvalidArgumentError(f"n must be at least 0 and sampled_share between 0 and 1, got {n} and {sampled_share}")
+    texts = [text for text in texts if text.strip()]
     if n and not texts:
         raise InvalidArgumentError("there is no text to invent others from")
     rng = np.random.default_rng(seed)
@@ -44,7 +46,7 @@ def sampled_texts(texts: Sequence[str], n: int, model: str, rng: np.random.Gener
     prompts = []
     for i in rng.integers(0, len(texts), n):
         words = texts[i].split()
-        prompts.append(" ".join(words[: rng.integers(1, N_BEGINNING + 1)]) or "The")
+        prompts.append(" ".join(words[: rng.integers(1, N_BEGINNING + 1)]))
     task = Task("invented-texts", {"train": prompts}, model, MAX_NEW_TOKENS, reward=_unscored)
     writer = make_agent("base", task, model=model)
     return writer.generate(prompts, MAX_NEW_TOKENS, seed=int(rng.integers(2**31)), batch_size=ROWS)
@@ -59,10 +61,10 @@ def recombined_texts(texts: Sequence[str], n: int, rng: np.random.Generator) -> 
     after: dict[str, list[str]] = defaultdict(list)
     for text in texts:
         words = text.split()
-        for first, second in zip(words, words[1:], strict=False):
-            after[first].append(second)
-    found = []
-    for _ in range(n):
+        for word, follower in itertools.pairwise(words):
+            after[word].append(follower)
+    found: list[str] = []
+    while len(found) < n:
         first, second = clauses[rng.integers(len(clauses))], clauses[rng.integers(len(clauses))]
         joined = "".join(first[: rng.integers(1, len(first) + 1)]).rstrip() + " " + "".join(second[rng.integers(len(second)) :]).lstrip()
         words = joined.split()
@@ -70,7 +72,8 @@ def recombined_texts(texts: Sequence[str], n: int, rng: np.random.Generator) -> 
             followers = after.get(words[i - 1])
             if followers and rng.random() < SWAPPED:
                 words[i] = followers[rng.integers(len(followers))]
-        found.append(" ".join(words))
+        if words:
+            found.append(" ".join(words))
     return found
 
 

@@ -74,7 +74,7 @@ class Compact(Scorer):
         self.negation = nn.Parameter(torch.zeros(size))
         self.limit = nn.Parameter(torch.full((n_outputs,), LIMIT))
         self._n_texts = 1
-        self._take(FeatureIndex((), {b: () for b in BLOCKS}, {b: np.zeros(0, np.float32) for b in BLOCKS}, dict.fromkeys(BLOCKS, 0.0)))
+        self._take(FeatureIndex((), dict.fromkeys(BLOCKS, ()), {b: np.zeros(0, np.float32) for b in BLOCKS}, dict.fromkeys(BLOCKS, 0.0)))
 
     def _take(self, index: FeatureIndex) -> None:
         self.index = index
