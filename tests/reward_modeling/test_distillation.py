@@ -8,6 +8,7 @@ import textgym
 from textgym.cli.main import cli
 from textgym.reward_modeling.distillation import Distillation, distilled
 from textgym.reward_modeling.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.fitted_reward import FittedReward
 from textgym.reward_modeling.invented_texts import invented_texts, recombined_texts
 from textgym.reward_modeling.judgements import JudgementSet, RatedText
 from textgym.reward_modeling.writing import write_judgements
@@ -18,7 +19,8 @@ from .conftest import made_up_texts, worth
 @pytest.fixture(scope="module")
 def teacher(ratings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher") / "reward"
-    return fit_reward_model(ratings, folder, scorer="tfidf").reward, str(folder)
+    fit_reward_model(ratings, folder, scorer="tfidf")
+    return FittedReward(str(folder)), str(folder)
 
 
 def test_targets_are_the_mean_and_invented_texts_are_the_teachers(ratings, teacher):

@@ -139,7 +139,7 @@ class Compact(Scorer):
         features = torch.from_numpy(np.concatenate([entry.features for entry in prepared])).to(device)
         values = torch.from_numpy(np.concatenate([entry.values for entry in prepared])).to(device)
         owner = torch.from_numpy(np.repeat(np.arange(len(prepared)), [len(entry.features) for entry in prepared])).to(device)
-        found = torch.zeros(len(prepared), self.n_outputs, device=device)
+        found = torch.zeros(len(prepared), self.n_outputs, device=device, dtype=self.linear.weight.dtype)
         return found.index_add(0, owner, self.linear(features) * values[:, None])
 
     def _scores(self, prepared: Prepared) -> Tensor:
