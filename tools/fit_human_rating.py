@@ -24,10 +24,11 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
-from textgym_plugins.human_rating import BLOCKS, DATA, HumanRating, character_ngrams, ngrams, tokens
+from textgym_plugins.human_rating import BLOCKS, DATA, HumanRating
 
 from textgym.reward_modeling.judgements import RatedText
 from textgym.reward_modeling.reading import read_judgements
+from textgym.reward_modeling.text_features import character_ngrams, ngrams, tokens
 
 ALPHA = 2.0  # ridge penalty
 MIN_SENTENCES = 2  # a feature must occur in so many training sentences

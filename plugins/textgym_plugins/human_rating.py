@@ -2,8 +2,7 @@
 
 import json
 import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,55 +10,10 @@ from typing import Any
 import numpy as np
 
 import textgym
+from textgym.reward_modeling.text_features import character_ngrams, ngrams, tokens
 
 DATA = Path(__file__).parent / "data" / "human_ratings"
 BLOCKS = ("words", "ngrams", "characters")  # every block is a bag of features with an L2 norm of its own
-TOKEN = re.compile(r"[:;=8xX]['^-]?[)(\]\[dDpPoO/\\|*3]+(?!\w)|<3|[)(]['-]?[:;=]|[a-z]+(?:'[a-z]+)*|[!?]+|\.\.+|[^\sa-z]", re.IGNORECASE)
-ELONGATED = re.compile(r"(.)\1{2,}")
-NEGATION = re.compile(
-    r"not|no|never|cannot|cant|dont|doesnt|didnt|isnt|wasnt|wont|wouldnt|couldnt|shouldnt|arent|aint|.*n't|without|nothing|nor|neither"
-    r"|none|nobody|hardly|barely|scarcely|lack|lacks|lacking"
-)
-NEGATION_ENDS = re.compile(r"[.,;:!?()\"-]|(?:but|although|though)$")
-NEGATION_SCOPE = 4  # words
-BEGINNING = 5  # letters; a crude stem, so that "delightful" and "delights" share their runs of words
-LONGEST_WORD = 40  # characters; the rest of a word is ignored
-
-
-def tokens(text: str) -> list[str]:
-    """Return words, emoticons and punctuation in order; words lower-cased, "~" in front of those that a negation reaches."""
-    found, reach = [], 0
-    for match in TOKEN.findall(text.replace("’", "'").replace("`", "'")):
-        token = ELONGATED.sub(r"\1\1", match[:LONGEST_WORD])
-        token = token.lower() if token[0].isalpha() else token
-        if NEGATION.fullmatch(token):
-            reach = NEGATION_SCOPE
-        elif NEGATION_ENDS.match(token):
-            reach = 0
-        elif reach > 0:
-            token, reach = "~" + token, reach - 1
-        found.append(token)
-    return found
-
-
-def ngrams(found: Sequence[str]) -> Iterator[str]:
-    """Yield the runs of one to three tokens cut to their beginnings, "<" and ">" standing for the ends of the text in the longer ones."""
-    beginnings = [token[: BEGINNING + token.startswith("~")] for token in found]
-    framed = ["<", *beginnings, ">"]
-    yield from beginnings
-    for n in (2, 3):
-        yield from (" ".join(framed[i : i + n]) for i in range(len(framed) - n + 1))
-
-
-def character_ngrams(token: str) -> Iterator[str]:
-    """Yield the runs of two to five characters of a token between spaces, marked by "~" if the token is."""
-    mark, token = ("~", token[1:]) if token[0] == "~" and len(token) > 1 else ("", token)
-    padded = f" {token} "
-    for n in range(2, 6):
-        if len(padded) <= n:
-            yield mark + padded
-            return
-        yield from (mark + padded[i : i + n] for i in range(len(padded) - n + 1))
 
 
 class HumanRating:

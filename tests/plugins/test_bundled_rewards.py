@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from textgym_plugins.human_rating import BLOCKS, DATA, HumanRating, character_ngrams, ngrams, tokens
+from textgym_plugins.human_rating import BLOCKS, DATA, HumanRating
 from textgym_plugins.length import Length
 from textgym_plugins.repetition import Repetition, repeated_share
 from textgym_plugins.vader import Vader
@@ -20,6 +20,7 @@ from textgym_plugins.vader import Vader
 import textgym
 from textgym.reward_modeling.judgements import RatedText
 from textgym.reward_modeling.reading import read_judgements
+from textgym.reward_modeling.text_features import character_ngrams, ngrams, tokens
 
 REWARDS = {"human-rating": HumanRating, "vader": Vader, "length": Length, "repetition": Repetition}
 SETTINGS: list[tuple[str, dict[str, Any]]] = [

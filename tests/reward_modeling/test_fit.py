@@ -37,6 +37,7 @@ def data_for(loss, request):
     [
         ("tfidf", {}, 0.9),
         ("tfidf", {"learner": "svm"}, 0.9),
+        ("compact", {"size": 8, "filters": 8}, 0.8),
         ("mlp", {**HASHED, "dropout": 0.0}, 0.8),
         ("mlp", {"features": "lm"}, 0.5),
         ("lm-linear", {}, 0.5),
@@ -47,7 +48,7 @@ def data_for(loss, request):
     ],
 )
 def test_every_scorer_learns_saves_and_loads(scorer, options, least, ratings, tmp_path):
-    epochs = {"mlp": 15, "lm-linear": 15, "embedding": 30, "transformer": 4}.get(scorer, 1)
+    epochs = {"compact": 8, "mlp": 15, "lm-linear": 15, "embedding": 30, "transformer": 4}.get(scorer, 1)
     rate = 3e-3 if options.get("lora_rank") else None
     result = fit_reward_model(
         ratings, tmp_path / "reward", scorer=scorer, settings=settings(epochs, scorer=options, batch_size=16, learning_rate=rate)

@@ -8,7 +8,7 @@ from textgym.cli.options import named_values, set_threads
 from textgym.cli.progress import progress_bar
 from textgym.errors import InvalidArgumentError
 
-SCORERS = ("tfidf", "embedding", "mlp", "lm-linear", "transformer")
+SCORERS = ("tfidf", "compact", "embedding", "mlp", "lm-linear", "transformer")
 LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "ordinal", "bradley-terry")
 
 
@@ -44,6 +44,9 @@ LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "or
 @click.option(
     "--calibrate", is_flag=True, help="Calibrate the scores on the validation judgements: isotonic for ratings, else a temperature."
 )
+@click.option("--teacher", help="Folder of a larger fitted reward model whose scores are learnt from, too.")
+@click.option("--teacher-share", default=0.5, show_default=True, help="Of the teacher's score in a training text's target.")
+@click.option("--invented", default=0, show_default=True, help="Texts made up for the teacher to rate.")
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--device", default="cpu", show_default=True, help='"cpu", "cuda", ...')
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
@@ -66,6 +69,9 @@ def fit_command(
     combine: str,
     penalty: float,
     length_debias: str | None,
+    teacher: str | None,
+    teacher_share: float,
+    invented: int,
     **settings: Any,
 ) -> None:
     """Fit a reward model to DATA: a registered set ("human-ratings"), or a file of ratings, labels or preference pairs.
@@ -75,6 +81,7 @@ def fit_command(
 
     An ensemble, debiased and calibrated: textgym reward fit human-ratings --members 5 --bootstrap --length-debias residual --calibrate --out e
     """
+    from textgym.reward_modeling.distillation import Distillation
     from textgym.reward_modeling.ensemble_fit import EnsembleSettings, fit_reward_ensemble
     from textgym.reward_modeling.fit import FitSettings, fit_reward_model
     from textgym.reward_modeling.judgement_source import load_judgements, sample
@@ -85,9 +92,12 @@ def fit_command(
     if limit is not None:
         judgements = sample(judgements, limit)
     suits = {"ratings": "squared-error", "labels": "cross-entropy", "pairs": "bradley-terry", "texts": "squared-error"}
+    if teacher is None and invented:
+        raise click.UsageError("--invented texts need a --teacher to rate them")
     chosen = FitSettings(
         contrastive=contrastive or "",
         length_debias=length_debias or "",
+        distillation=Distillation(teacher=teacher, share=teacher_share, invented=invented) if teacher else None,
         scorer=named_values(extra, "--set"),
         loss=named_values(extra_loss, "--set-loss"),
         **settings,

@@ -15,6 +15,7 @@ from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import check_options
 from textgym.reward_modeling.calibration import Calibration, fit_calibration
 from textgym.reward_modeling.contrastive import MomentumEncoder, contrastive_loss
+from textgym.reward_modeling.distillation import Distillation, distilled
 from textgym.reward_modeling.features import batches_by_length
 from textgym.reward_modeling.fitted_reward import FittedReward, evaluate, write_history
 from textgym.reward_modeling.judgements import JudgementSet
@@ -25,7 +26,6 @@ from textgym.reward_modeling.objectives import OBJECTIVES, Objective
 from textgym.reward_modeling.reward_folder import refuse_foreign
 from textgym.reward_modeling.scorer import Scorer
 from textgym.reward_modeling.scorers import scorer_class
-from textgym.reward_modeling.scorers.feature_scorer import FeatureScorer
 from textgym.reward_modeling.splits import assign_splits
 
 CHUNK = 32  # batches that are sorted by length together: little padding, and still a random order
@@ -55,6 +55,7 @@ class FitSettings:
         length_coef: Weight of "penalty".
         calibrate: Whether the scores are calibrated on the validation judgements: by isotonic regression for ratings, by a temperature for
             labels and pairs.
+        distillation: A teacher to learn from beside the judgements; None for none.
         scorer: Settings of the scorer.
         loss: Settings of the loss.
     """
@@ -72,6 +73,7 @@ class FitSettings:
     length_debias: str = ""
     length_coef: float = 1.0
     calibrate: bool = False
+    distillation: Distillation | None = None
     scorer: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
 
@@ -125,7 +127,7 @@ def fit_reward_model(
         judgements: With training judgements, and validation ones; where no split was drawn, a tenth validates, as `assign_splits` draws it.
         out: Folder of the model. It is written whenever the validation figure improves, and every epoch's figures before they are
             reported, so an interrupted run keeps all that was shown. None keeps the model in memory.
-        scorer: "tfidf", "embedding", "mlp", "lm-linear" or "transformer".
+        scorer: "tfidf", "compact", "embedding", "mlp", "lm-linear" or "transformer".
         loss: "squared-error", "heteroscedastic", "multi-task" (ratings); "cross-entropy", "ordinal" (labels); "bradley-terry" (pairs).
         settings: Everything else.
         device: Where the scorer runs.
@@ -162,7 +164,12 @@ def fit_reward_model(
         raise InvalidArgumentError(f"the loss {loss!r} needs a scorer with {objective.n_outputs} outputs, this one has {model.n_outputs}")
     if model.closed_form and settings.length_debias == "penalty":
         raise InvalidArgumentError(f"length_debias 'penalty' is part of a loss, and {scorer!r} is solved at once: use 'residual'")
-    run = _Run(model, objective.to(device), train.items, validation.items, settings, device, Path(out) if out is not None else None, report)
+    ids = hashlib.sha256("\n".join(sorted(item.id for item in train.items)).encode()).hexdigest()
+    described: dict[str, Any] = {"train": len(train), "validation": len(validation), "train_ids_sha256": ids}
+    if settings.distillation is not None:
+        train, described["teacher_version"] = distilled(train, settings.distillation, settings.seed, device, show)
+    folder = Path(out) if out is not None else None
+    run = _Run(model, objective.to(device), train.items, validation.items, described, settings, device, folder, report)
     return run.solve() if model.closed_form else run.train(show)
 
 
@@ -175,12 +182,14 @@ class _Run:
         objective: Objective,
         train: Sequence[Any],
         validation: Sequence[Any],
+        described: Mapping[str, Any],
         settings: FitSettings,
         device: str,
         out: Path | None,
         report: Callable[[Metrics], None] | None,
     ) -> None:
         self.scorer, self.objective, self.items, self.held_out = scorer, objective, train, validation
+        self.described = described
         self.settings, self.device, self.out, self.report = settings, device, out, report
         self.history: list[Metrics] = []
         self.best: Metrics | None = None
@@ -205,11 +214,9 @@ class _Run:
         batch_size = min(n, settings.batch_size or scorer.batch_size)
         if show is not None:
             show(0, n * epochs, "reading the texts")
-        prepared = scorer.prepare(self.texts)
+        prepared = scorer.begin(self.texts)
         watched = scorer.prepare(self.held_out_texts)
         lengths = torch.from_numpy(log_words(self.texts)).float()
-        if isinstance(scorer, FeatureScorer):
-            scorer.standardise(prepared)
         per_item = len(prepared) // n  # 2 for pairs
         targets = self.objective.targets(self.items)
         groups = scorer.parameter_groups(settings.learning_rate or scorer.learning_rate)
@@ -224,7 +231,7 @@ class _Run:
         )
         slow = MomentumEncoder(scorer) if settings.contrastive == "moco" else None
         generator = torch.Generator().manual_seed(settings.seed)
-        sizes = [max(len(p) if isinstance(p, list) else 0 for p in prepared[row::n]) for row in range(n)]
+        sizes = [max(scorer.length(entry) for entry in prepared[row::n]) for row in range(n)]
         done, waited = 0, 0
         for epoch in range(1, epochs + 1):
             scorer.train()
@@ -238,7 +245,7 @@ class _Run:
                 loss = self.objective.loss(outputs, aims)
                 if not torch.isfinite(loss):
                     raise InvalidArgumentError(f"the loss became {float(loss.detach())} in epoch {epoch}: lower the learning rate")
-                whole = loss
+                whole = loss + scorer.regularisation()
                 if settings.length_debias == "penalty" and len(batch) > 1:
                     scored = outputs[:, self.objective.score_columns]
                     whole = whole + settings.length_coef * length_correlation(scored, lengths[places].to(scored.device))
@@ -305,7 +312,6 @@ class _Run:
         return FitResult(reward, tuple(self.history), self.best)
 
     def _reward(self, entry: Metrics) -> FittedReward:
-        ids = hashlib.sha256("\n".join(sorted(item.id for item in self.items)).encode()).hexdigest()
         description = {
             "metrics": {name: value for name, value in entry.items() if math.isfinite(value)},
             "fit": {
@@ -313,7 +319,7 @@ class _Run:
                 "scorer": dict(self.settings.scorer),
                 "loss": dict(self.settings.loss),
             },
-            "judgements": {"train": len(self.items), "validation": len(self.held_out), "train_ids_sha256": ids},
+            "judgements": dict(self.described),
         }
         debias, calibration = self.best_parts
         return FittedReward.of(self.scorer, self.objective, description, length_debias=debias, calibration=calibration)

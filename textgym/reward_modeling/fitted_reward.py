@@ -322,7 +322,7 @@ def evaluate(scorer: "Scorer", prepared: Sequence[Any]) -> "Tensor":
     found = torch.zeros(len(prepared), scorer.n_outputs)
     was_training = scorer.training
     scorer.eval()
-    sizes = [len(p) if isinstance(p, list) else 0 for p in prepared]  # only token ids differ in length
+    sizes = [scorer.length(entry) for entry in prepared]
     with torch.no_grad():
         for rows in batches_by_length(sizes, BATCH):
             found[rows] = scorer([prepared[row] for row in rows]).float().cpu()

@@ -74,6 +74,22 @@ class Scorer(nn.Module, ABC):
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return what is computed once per text, whatever happens to the weights."""
 
+    def begin(self, texts: Sequence[str]) -> Prepared:
+        """Take from the training texts what must be known before the first step (a vocabulary, a scale); return them prepared."""
+        return self.prepare(texts)
+
+    def length(self, entry: Any) -> int:
+        """Return the length of a prepared text; texts of similar length share a batch. Only token ids differ in it."""
+        return len(entry) if isinstance(entry, list) else 0
+
+    def regularisation(self) -> Tensor | float:
+        """Return what is added to the loss of each step, beside the optimizer's weight decay."""
+        return 0.0
+
+    def words(self) -> list[str]:
+        """Return the whole words in the vocabulary behind the scorer; none where there is no such vocabulary."""
+        return []
+
     @abstractmethod
     def forward(self, prepared: Prepared) -> Tensor:
         """Return the outputs, (n, n_outputs) float32."""

@@ -33,11 +33,13 @@ class FeatureScorer(Scorer):
         self.register_buffer("deviation", torch.ones(features.size))
         self.to(device)
 
-    def standardise(self, prepared: Prepared) -> None:
+    def begin(self, texts: Sequence[str]) -> Prepared:
         """Take mean and deviation of the training texts' features."""
+        prepared = self.prepare(texts)
         vectors = stacked(prepared, self.device)
         self.mean.copy_(vectors.mean(0))
         self.deviation.copy_(vectors.std(0).clamp_min(1e-6) if len(vectors) > 1 else torch.ones_like(self.mean))
+        return prepared
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return the features, (n, size)."""

@@ -1,6 +1,7 @@
 """The scorer "transformer": a pre-trained transformer fine-tuned with its head - all weights, or low-rank adapters (LoRA) on a larger one."""
 
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from textgym.reward_modeling.scorer import Prepared, Scorer, TokenView, masked_t
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+WORD = re.compile("[a-z]+")
 LAYER_DECAY = 0.85  # of the learning rate, from each layer to the one below (Howard and Ruder 2018, "ULMFiT", arXiv:1801.06146)
 
 
@@ -127,6 +129,10 @@ class Transformer(Scorer):
         for name in self._frozen:
             self.encoder.get_submodule(name).eval()
         return self
+
+    def words(self) -> list[str]:
+        """Return the lower-case words that are one token."""
+        return sorted({word for token in self._tokenizer.get_vocab() if WORD.fullmatch(word := token.lstrip("\u0120\u2581"))})
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return the token ids of each text, cut at `max_tokens`; never none at all."""

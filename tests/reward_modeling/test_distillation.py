@@ -1,0 +1,99 @@
+"""Distillation: targets are the announced mean, invented texts carry the teacher's scores, and held-out judgements stay as people made them."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import textgym
+from textgym.cli.main import cli
+from textgym.reward_modeling.distillation import Distillation, distilled
+from textgym.reward_modeling.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.fitted_reward import FittedReward
+from textgym.reward_modeling.invented_texts import invented_texts, recombined_texts
+from textgym.reward_modeling.judgements import JudgementSet, RatedText
+from textgym.reward_modeling.writing import write_judgements
+
+from .conftest import made_up_texts, worth
+
+
+@pytest.fixture(scope="module")
+def teacher(ratings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher") / "reward"
+    fit_reward_model(ratings, folder, scorer="tfidf")
+    return FittedReward(str(folder)), str(folder)
+
+
+def test_targets_are_the_mean_and_invented_texts_are_the_teachers(ratings, teacher):
+    reward, folder = teacher
+    train = ratings.split("train")
+    found, version = distilled(train, Distillation(teacher=folder, share=0.25, invented=12), seed=3)
+    assert version == reward.version
+    scores = reward.score_texts([item.text for item in train.items])
+    expected = [0.75 * item.rating + 0.25 * score for item, score in zip(train.items, scores, strict=True)]
+    np.testing.assert_allclose([item.rating for item in found.items[: len(train)]], expected, atol=1e-12)
+    new = found.items[len(train) :]
+    assert len(new) == 12
+    assert [item.rating for item in new] == reward.score_texts([item.text for item in new]).tolist()
+    assert distilled(train, Distillation(teacher=folder, share=0.25, invented=12), seed=3)[0] == found
+    alone, _ = distilled(train, Distillation(teacher=folder, share=0.0, invented=2))
+    assert alone.items[: len(train)] == train.items
+
+
+def test_a_student_of_few_judgements_gains_from_a_teacher(teacher):
+    few = [RatedText(id=str(i), text=t, rating=float(worth(t)), split="train") for i, t in enumerate(made_up_texts(12, 21))]
+    held_out = [RatedText(id=f"v{i}", text=t, rating=float(worth(t)), split="validation") for i, t in enumerate(made_up_texts(40, 22))]
+    judgements = JudgementSet("ratings", (*few, *held_out), low=-4, high=4)
+    plain = fit_reward_model(judgements, scorer="tfidf").best["pearson"]
+    distillation = Distillation(teacher=teacher[1], invented=300, sampled_share=0.0)
+    result = fit_reward_model(judgements, scorer="tfidf", settings=FitSettings(distillation=distillation))
+    assert result.best["pearson"] > plain + 0.02
+    described = result.reward.description["judgements"]
+    assert (described["train"], described["validation"], described["teacher_version"]) == (12, 40, teacher[0].version)
+
+
+def test_recombined_texts_join_beginnings_and_ends():
+    texts = ["one two, three four.", "five six but seven eight"]
+    found = recombined_texts(texts, 200, np.random.default_rng(0))
+    words = {word for text in texts for word in text.split()}
+    assert len(found) == 200
+    assert all(set(text.split()) <= words for text in found)
+    assert "one two, but seven eight" in found
+    assert "five six three four." in found
+
+
+def test_invented_texts_are_mixed_as_announced():
+    found = invented_texts(["A fine film.", "dull plot, sadly", "  "], 6, sampled_share=0.5, seed=1)
+    assert len(found) == 6
+    assert all(text.startswith(("A", "dull")) and text.strip() for text in found)
+    assert found == invented_texts(["A fine film.", "dull plot, sadly", "  "], 6, sampled_share=0.5, seed=1)
+    assert invented_texts([], 0) == []
+    with pytest.raises(textgym.InvalidArgumentError, match="no text to invent"):
+        invented_texts([" "], 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"), [({"share": 1.5}, "share"), ({"share": float("nan")}, "share"), ({"invented": -1}, "invented")]
+)
+def test_wrong_settings_are_refused(wrong, field):
+    with pytest.raises(textgym.InvalidArgumentError, match=f"^{field} must be"):
+        Distillation(teacher="t", **wrong)
+
+
+def test_other_judgements_and_other_scales_are_refused(pairs, ratings, teacher):
+    with pytest.raises(textgym.InvalidArgumentError, match="the judgements are pairs"):
+        distilled(pairs, Distillation(teacher=teacher[1]))
+    other = JudgementSet("ratings", ratings.items, low=-5, high=5)
+    with pytest.raises(textgym.InvalidArgumentError, match=r"from -4\.\.4, the ratings from -5\.\.5"):
+        distilled(other, Distillation(teacher=teacher[1]))
+
+
+def test_the_command_line(ratings, teacher, tmp_path):
+    path = str(tmp_path / "ratings.jsonl")
+    write_judgements(ratings, path)
+    arguments = ["reward", "fit", path, "--scorer", "compact", "--epochs", "2", "--out", str(tmp_path / "r"), "--invented", "8"]
+    refused = CliRunner().invoke(cli, arguments)
+    assert refused.exit_code != 0
+    assert "--teacher" in refused.output
+    result = CliRunner().invoke(cli, [*arguments, "--teacher", teacher[1]])
+    assert result.exit_code == 0, result.output
+    assert np.isfinite(textgym.make_reward(str(tmp_path / "r")).score([textgym.Episode("", "lovely film")])).all()
