@@ -13,9 +13,11 @@ import pytest
 
 import textgym
 from textgym.reward_modeling.fitted_reward import FittedReward
+from textgym.reward_modeling.judgement_source import load_judgements
 from textgym.reward_modeling.overoptimization import ScalingForm, best_of_n, combine, fit_scaling_form, kl_of_best_of_n
 from textgym.reward_modeling.overoptimization_report import figure, rows, verdict, write_overoptimization
 from textgym.reward_modeling.overoptimization_run import COMBINATIONS, Curve, Overoptimization, OveroptimizationConfig, overoptimize
+from textgym.reward_modeling.writing import write_judgements
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 6])
@@ -90,7 +92,10 @@ def test_bad_input_is_one_line(call: Any, part: str) -> None:
 
 @pytest.mark.slow
 def test_a_whole_run_is_reported_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    ratings, run = load_judgements("human-ratings"), tmp_path / "run"
+    write_judgements(replace(ratings, items=ratings.items[::20]), tmp_path / "few.jsonl")
     config = OveroptimizationConfig(
+        judgements=str(tmp_path / "few.jsonl"),
         gold_scorer="tfidf",
         proxy_scorer="tfidf",
         sizes=(40,),
@@ -102,27 +107,27 @@ def test_a_whole_run_is_reported_and_goes_on_where_it_was(tmp_path: Path) -> Non
         validation_prompts=8,
         settings={"n_envs": 8, "max_new_tokens": 6},
     )
-    first = overoptimize(config, tmp_path)
+    first = overoptimize(config, run)
     assert [(c.how, c.kl.shape) for c in first.best_of_n] == [(h, (3, 4)) for h in ("single", "mean", "min", "uncertainty-weighted")]
     assert all(c.gold.shape == (3, 3) and (c.kl[:, 0] == 0).all() and (c.kl >= 0).all() for c in first.rl)
     for curve in (*first.best_of_n, *first.rl):
         assert np.isfinite([curve.proxy, curve.gold]).all()
     rising = first.best_of_n[0].proxy.mean(0)
     assert (np.diff(rising) > 0).all()  # the best of more is better, by what it is chosen by
-    write_overoptimization(first, tmp_path / "report.html")
-    assert "Best of n" in (tmp_path / "report.html").read_text()
-    point = json.loads((tmp_path / "rl" / "40-min-1.json").read_text())[-1]
-    gold = FittedReward(str(tmp_path / "gold"))
+    write_overoptimization(first, run / "report.html")
+    assert "Best of n" in (run / "report.html").read_text()
+    point = json.loads((run / "rl" / "40-min-1.json").read_text())[-1]
+    gold = FittedReward(str(run / "gold"))
     assert point["gold"] == pytest.approx(gold.score([textgym.Episode(*text) for text in point["texts"]]).mean())
     for name in ("rl/40-min-1.json", "rl/40-mean-0.json", "scores.json"):  # as if it had been interrupted there
-        (tmp_path / name).unlink()
+        (run / name).unlink()
     steps: list[str] = []
-    again = overoptimize(config, tmp_path, lambda done, total, note: steps.append(f"{done}/{total}"), processes=2)
+    again = overoptimize(config, run, lambda done, total, note: steps.append(f"{done}/{total}"), processes=2)
     assert steps[-1] == "18/18"
     for one, other in zip((*first.best_of_n, *first.rl), (*again.best_of_n, *again.rl), strict=True):
         np.testing.assert_array_equal(one.gold, other.gold)
     with pytest.raises(textgym.RunDirectoryError, match="other settings"):
-        overoptimize(replace(config, tokens=300), tmp_path)
+        overoptimize(replace(config, tokens=300), run)
 
 
 @pytest.mark.parametrize(
