@@ -1,7 +1,9 @@
 """The figures of over-optimisation against brute force and against what is known in closed form."""
 
 import itertools
+import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,12 @@ import numpy as np
 import pytest
 
 import textgym
+from textgym.reward_modeling.fitted_reward import FittedReward
+from textgym.reward_modeling.judgement_source import load_judgements
 from textgym.reward_modeling.overoptimization import ScalingForm, best_of_n, fit_scaling_form, kl_of_best_of_n
-from textgym.reward_modeling.overoptimization_report import write_overoptimization
-from textgym.reward_modeling.overoptimization_run import Curve, OveroptimizationConfig, overoptimize
+from textgym.reward_modeling.overoptimization_report import figure, rows, verdict, write_overoptimization
+from textgym.reward_modeling.overoptimization_run import COMBINATIONS, Curve, Overoptimization, OveroptimizationConfig, overoptimize
+from textgym.reward_modeling.writing import write_judgements
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 6])
@@ -79,7 +84,12 @@ def test_bad_input_is_one_line(call: Any, part: str) -> None:
 
 @pytest.mark.slow
 def test_a_whole_run_is_reported_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    ratings, run = load_judgements("human-ratings"), tmp_path / "run"
+    write_judgements(replace(ratings, items=ratings.items[::20]), tmp_path / "few.jsonl")
     config = OveroptimizationConfig(
+        judgements=str(tmp_path / "few.jsonl"),
+        gold_scorer="tfidf",
+        proxy_scorer="tfidf",
         sizes=(40,),
         members=2,
         prompts=3,
@@ -89,23 +99,27 @@ def test_a_whole_run_is_reported_and_goes_on_where_it_was(tmp_path: Path) -> Non
         validation_prompts=8,
         settings={"n_envs": 8, "max_new_tokens": 6},
     )
-    first = overoptimize(config, tmp_path)
+    first = overoptimize(config, run)
     assert [(c.how, c.kl.shape) for c in first.best_of_n] == [(h, (3, 4)) for h in ("single", "mean", "min", "uncertainty-weighted")]
     assert all(c.gold.shape == (3, 3) and (c.kl[:, 0] == 0).all() and (c.kl >= 0).all() for c in first.rl)
     for curve in (*first.best_of_n, *first.rl):
         assert np.isfinite([curve.proxy, curve.gold]).all()
     rising = first.best_of_n[0].proxy.mean(0)
     assert (np.diff(rising) > 0).all()  # the best of more is better, by what it is chosen by
-    write_overoptimization(first, tmp_path / "report.html")
-    assert "Best of n" in (tmp_path / "report.html").read_text()
-    (tmp_path / "rl" / "40-min-1.json").unlink()  # as if it had been interrupted there
+    write_overoptimization(first, run / "report.html")
+    assert "Best of n" in (run / "report.html").read_text()
+    point = json.loads((run / "rl" / "40-min-1.json").read_text())[-1]
+    gold = FittedReward(str(run / "gold"))
+    assert point["gold"] == pytest.approx(gold.score([textgym.Episode(*text) for text in point["texts"]]).mean())
+    for name in ("rl/40-min-1.json", "rl/40-mean-0.json", "scores.json"):  # as if it had been interrupted there
+        (run / name).unlink()
     steps: list[str] = []
-    again = overoptimize(config, tmp_path, lambda done, total, note: steps.append(f"{done}/{total}"))
-    assert steps[-1] == "17/17"
+    again = overoptimize(config, run, lambda done, total, note: steps.append(f"{done}/{total}"), processes=2)
+    assert steps[-1] == "18/18"
     for one, other in zip((*first.best_of_n, *first.rl), (*again.best_of_n, *again.rl), strict=True):
         np.testing.assert_array_equal(one.gold, other.gold)
     with pytest.raises(textgym.RunDirectoryError, match="other settings"):
-        overoptimize(replace(config, tokens=300), tmp_path)
+        overoptimize(replace(config, tokens=300), run)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +131,50 @@ def test_a_run_that_cannot_be_is_one_line(options: dict[str, Any], part: str) ->
         OveroptimizationConfig(**options)
 
 
-def test_turning_over_is_seen() -> None:
+def _curve(how: str, gold: Any) -> Curve:
     form = fit_scaling_form([0, 1, 2], [0, 1, 0], "rl")
-    proxy, kl = np.array([[0, 1, 2.0]] * 3), np.array([[0, 1, 4.0]] * 3)
-    gold = np.array([[0, 1.0, 0.2], [0, 1.1, 0.3], [0, 0.9, 0.1]])
-    curve = Curve(100, "single", kl, proxy, gold, form)
+    proxy, kl = np.array([[0, 1, 2.0]] * 3), np.array([[0, 1, 4.0], [0, 1.1, 4.1], [0, 0.9, 3.9]])
+    return Curve(100, how, kl, proxy, np.array(gold), form)
+
+
+TURNS = [[0, 1.0, 0.2], [0, 1.1, 0.3], [0, 0.9, 0.1]]
+RISES = [[0, 0.2, 1.0], [0, 0.3, 1.1], [0, 0.1, 0.9]]
+UNSURE = [[0, 1.0, 0.2], [0, 0.6, 1.1], [0, 0.9, 0.4]]
+
+
+def test_turning_over_is_seen() -> None:
+    curve = _curve("single", TURNS)
     assert curve.turns_over
-    assert curve.loss.value == pytest.approx(0.8)
-    assert not Curve(100, "single", kl, proxy, np.sort(gold), form).turns_over
+    assert curve.fall.value == pytest.approx(0.8)
+    assert curve.kl_at_peak.value == pytest.approx(1)
+    np.testing.assert_allclose(_curve("single", UNSURE).kl_at_peaks, [1, 4.1, 0.9])
+    assert not _curve("single", RISES).turns_over
+    assert not Curve(
+        100, "single", curve.kl, -curve.proxy, curve.gold, curve.form
+    ).turns_over  # the proxy falls as well: no over-optimisation
+
+
+@pytest.mark.parametrize(
+    ("single", "ensemble", "parts", "turned"),
+    [
+        (TURNS, RISES, ["turns over at a KL of 1.0 nats", 'The ensemble "mean" delays it', "ends higher"], "yes"),
+        (TURNS, TURNS, ["neither delays nor hastens distinguishably", "ends neither higher nor lower distinguishably"], "yes"),
+        (RISES, TURNS, ["does not turn over: there is nothing to delay"], "no"),
+        (UNSURE, [[0, 0.2, -1], [0, 0.3, -1.0], [0, 0.1, -1]], ["not distinguishable from none", "ends lower"], "on average"),
+    ],
+)
+def test_the_verdict_is_computed(single: Any, ensemble: Any, parts: list[str], turned: str) -> None:
+    curves = [_curve("single", single), *(_curve(how, ensemble) for how in COMBINATIONS)]
+    found = Overoptimization(OveroptimizationConfig(sizes=(100,)), 0.7, (), tuple(curves))
+    for part in parts:
+        assert part in verdict(found, curves)
+    assert turned in rows(found, curves)[0]
+    circles = [line for line in figure(curves).axes[0].lines if line.get_marker() == "o"]
+    assert len(circles) == sum(curve.turns_over for curve in curves)
+
+
+def test_a_missing_extra_is_named_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(textgym.MissingExtraError, match=r"textgym\[embedding\]"):
+        overoptimize(OveroptimizationConfig(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from textgym.experiments.statistics import Estimate
 from textgym.html_page import COLOURS, image, table, write_page
-from textgym.reward_modeling.overoptimization_run import SINGLE, Curve, Overoptimization
+from textgym.reward_modeling.overoptimization_run import COMBINATIONS, SINGLE, Curve, Overoptimization
 
 FIGURE_TITLES = [
     "reward",
@@ -17,12 +18,14 @@ FIGURE_TITLES = [
     "alpha",
     "beta",
     "fit's R2",
-    "turn-over at KL",
+    "fitted turn-over at KL",
     "gold: start",
     "best",
-    "end",
-    "lost from best to end (95 %)",
+    "end (95 %)",
+    "fall from peak to end (95 %)",
     "turns over",
+    "KL at peak (95 %)",
+    "KL at peak against single (95 %)",
     "end against single (95 %)",
 ]
 
@@ -37,10 +40,18 @@ def write_overoptimization(found: Overoptimization, path: Path) -> None:
         "other raters says what the texts are worth.</p>",
     ]
     for title, curves in (("Best of n", found.best_of_n), (f"RL ({config.agent}, no KL penalty)", found.rl)):
-        parts += [f"<h2>{html.escape(title)}</h2>", image(figure(curves), title), table(FIGURE_TITLES, rows(found, curves))]
+        parts += [
+            f"<h2>{html.escape(title)}</h2>",
+            f"<p>{html.escape(verdict(found, curves))}</p>",
+            image(figure(curves), title),
+            table(FIGURE_TITLES, rows(found, curves)),
+        ]
     parts.append(
         "<p class='note'>KL in nats per text. Solid: gold; dashed: what the reward being optimised says; dotted: the fitted form, for best "
         "of n d(α − βd), for RL d(α − β log d), d = √KL (Gao, Schulman and Hilton 2022, arXiv:2210.10760). Bands: range of the seeds. "
+        "Circles: where the gold score, averaged over the seeds, turns over. A seed whose gold score never falls counts with its last KL. The "
+        'peak is chosen by looking, so that a fall is overstated where the gold score is noise. Turns over: "yes" where the fall\'s interval '
+        'is above 0, "on average" where only its mean is. '
         "Ensembles as in Coste et al. (2023, arXiv:2310.02743). Intervals over seeds are Student's.</p>"
     )
     write_page(path, "textgym: over-optimisation", parts)
@@ -52,11 +63,45 @@ def rows(found: Overoptimization, curves: Sequence[Curve]) -> list[list[str]]:
     for curve in curves:
         gold, form = curve.gold.mean(0), curve.form
         turn = f"{form.turn_over**2:.1f}" if form.turn_over < 1e3 else "never"
-        against = "" if curve.how == SINGLE else str(found.delay(curves, curve.size, curve.how))
+        against = ["", ""] if curve.how == SINGLE else list(map(str, found.against_single(curves, curve.size, curve.how)))
         figures = [f"{form.alpha:.2f}", f"{form.beta:.2f}", f"{form.r2:.2f}" if math.isfinite(form.r2) else "-", turn]
-        ends = [f"{gold[0]:.2f}", f"{gold.max():.2f}", f"{gold[-1]:.2f}", str(curve.loss), "yes" if curve.turns_over else "no"]
-        lines.append([curve.how, f"{curve.size:,}", *figures, *ends, against])
+        ends = [f"{gold[0]:.2f}", f"{gold.max():.2f}", str(curve.end), str(curve.fall), _turned(curve), str(curve.kl_at_peak)]
+        lines.append([curve.how, f"{curve.size:,}", *figures, *ends, *against])
     return lines
+
+
+def verdict(found: Overoptimization, curves: Sequence[Curve]) -> str:
+    """Return in words which single proxies turn over, and whether ensembles delay it."""
+    sentences = []
+    for single in (curve for curve in curves if curve.how == SINGLE):
+        where = f"From {single.size:,} texts"
+        if not single.turns_over:
+            sentences.append(f"{where}, the gold score of the single proxy does not turn over: there is nothing to delay.")
+            continue
+        sure = "" if single.fall.low > 0 else ", though with these seeds the fall is not distinguishable from none"
+        sentences.append(
+            f"{where}, the proxy goes on rising while the gold score of the single proxy turns over at a KL of "
+            f"{single.kl.mean(0)[single.peak]:.1f} nats and falls by {single.fall}{sure}."
+        )
+        for how in COMBINATIONS:
+            peak, end = found.against_single(curves, single.size, how)
+            sentences.append(
+                f'The ensemble "{how}" {_compared(peak, "delays", "hastens", "neither delays nor hastens")} it (KL at peak {peak}) and '
+                f"ends {_compared(end, 'higher', 'lower', 'neither higher nor lower')} (gold {end})."
+            )
+    return " ".join(sentences)
+
+
+def _compared(difference: Estimate, above: str, below: str, neither: str) -> str:
+    if difference.low > 0:
+        return above
+    return below if difference.high < 0 else f"{neither} distinguishably"
+
+
+def _turned(curve: Curve) -> str:
+    if not curve.turns_over:
+        return "no"
+    return "yes" if curve.fall.low > 0 else "on average"
 
 
 def figure(curves: Sequence[Curve]) -> Any:
@@ -72,6 +117,16 @@ def figure(curves: Sequence[Curve]) -> Any:
             axis.plot(d[order], curve.gold.mean(0)[order], color=colour, label=curve.how, linewidth=2)
             axis.fill_between(d[order], curve.gold.min(0)[order], curve.gold.max(0)[order], color=colour, alpha=0.15, linewidth=0)
             axis.plot(d[order], curve.proxy.mean(0)[order], color=colour, linestyle="--", linewidth=1)
+            if curve.turns_over:
+                axis.plot(
+                    d[curve.peak],
+                    curve.gold.mean(0)[curve.peak],
+                    "o",
+                    color=colour,
+                    markersize=9,
+                    markerfacecolor="none",
+                    markeredgewidth=2,
+                )
             smooth = np.linspace(0, d.max(), 100)
             axis.plot(smooth, curve.gold.mean(0)[0] + curve.form(smooth), color=colour, linestyle=":", linewidth=1)
         axis.set(title=f"proxies from {size:,} texts", xlabel="d = √KL, KL in nats per text")

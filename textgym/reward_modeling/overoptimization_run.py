@@ -3,8 +3,12 @@
 import json
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +31,17 @@ from textgym.reward_modeling.fitted_reward import FittedReward
 from textgym.reward_modeling.judgement_source import load_judgements
 from textgym.reward_modeling.judgements import JudgementSet, RatedText
 from textgym.reward_modeling.overoptimization import Form, ScalingForm, best_of_n, fit_scaling_form, kl_of_best_of_n
+from textgym.reward_modeling.scorers import scorer_class
 from textgym.reward_modeling.splits import cluster_names
 from textgym.rewards.combination import Combination, combine
 
 Array = NDArray[np.float64]
 CONFIG, SINGLE = "config.json", "single"
 COMBINATIONS: tuple[Combination, ...] = ("mean", "min", "uncertainty-weighted")
+SAMPLES, SCORES, GOLD_PEARSON = "samples.json", "scores.json", "gold.json"
 ROW_BATCH = 64
+VALIDATION_TEXTS = 200  # by which the best epoch of a proxy is chosen
+Job = tuple[str, Callable[..., None], tuple[Any, ...]]  # note, what is done with the settings and the folder, its other arguments
 Show = Callable[[int, int, str], None]
 
 
@@ -45,6 +53,7 @@ class OveroptimizationConfig:
         task: Whose prompts are continued.
         judgements: Ratings with individual raters: a registered name or a file.
         gold_scorer, proxy_scorer: Scorers of the two; the gold model sees half of the texts and half of the raters, the proxies the rest.
+            They should be of different kinds: what fools one n-gram model pleases another as well. "mlp" needs the extra "embedding".
         sizes: Training texts of a proxy.
         seeds: Proxies per size, each on a draw of its own, 3 or more.
         members: Bootstraps of one draw that make its ensemble.
@@ -59,14 +68,14 @@ class OveroptimizationConfig:
 
     task: str = "ReviewContinuation-v0"
     judgements: str = "human-ratings"
-    gold_scorer: str = "tfidf"
-    proxy_scorer: str = "tfidf"
-    sizes: tuple[int, ...] = (100, 1000)
+    gold_scorer: str = "mlp"
+    proxy_scorer: str = "lm-linear"
+    sizes: tuple[int, ...] = (30, 100)
     seeds: int = 3
     members: int = 4
     coef: float = 1.0
-    prompts: int = 32
-    samples: int = 256
+    prompts: int = 16
+    samples: int = 512
     agent: str = "reinforce"
     tokens: int = 16_000
     evaluations: int = 8
@@ -102,18 +111,34 @@ class Curve:
 
     @property
     def turns_over(self) -> bool:
-        """Whether the proxy ends higher than where the gold score was highest, and the gold score lower, on average over the seeds."""
-        best = int(self.gold.mean(0).argmax())
-        return bool(
-            best < self.gold.shape[1] - 1
-            and self.proxy.mean(0)[-1] > self.proxy.mean(0)[best]
-            and over_seeds(self.gold[:, best] - self.gold[:, -1]).value > 0
-        )
+        """Whether, on average over the seeds, the proxy goes on rising after the gold score's peak and the gold score falls."""
+        best = self.peak
+        return bool(best < self.gold.shape[1] - 1 and self.proxy.mean(0)[-1] > self.proxy.mean(0)[best] and self.fall.value > 0)
 
     @property
-    def loss(self) -> Estimate:
-        """Highest gold score on the way minus that at the end, over the seeds."""
-        return over_seeds(self.gold.max(1) - self.gold[:, -1])
+    def peak(self) -> int:
+        """The point at which the gold score, averaged over the seeds, is highest."""
+        return int(self.gold.mean(0).argmax())
+
+    @property
+    def fall(self) -> Estimate:
+        """Gold score at `peak` minus that at the end, over the seeds."""
+        return over_seeds(self.gold[:, self.peak] - self.gold[:, -1])
+
+    @property
+    def kl_at_peaks(self) -> Array:
+        """KL at which each seed's own gold score is highest, (seeds,); the last point's where it never falls."""
+        return np.asarray(self.kl[np.arange(len(self.kl)), self.gold.argmax(1)], np.float64)
+
+    @property
+    def kl_at_peak(self) -> Estimate:
+        """KL at which the gold score is highest, over the seeds."""
+        return over_seeds(self.kl_at_peaks)
+
+    @property
+    def end(self) -> Estimate:
+        """Gold score at the end, over the seeds."""
+        return over_seeds(self.gold[:, -1])
 
 
 @dataclass(frozen=True)
@@ -125,10 +150,11 @@ class Overoptimization:
     best_of_n: tuple[Curve, ...]
     rl: tuple[Curve, ...]
 
-    def delay(self, curves: Sequence[Curve], size: int, how: str) -> Estimate:
-        """Return the final gold score of an ensemble minus that of the single proxy from the same data, over the seeds."""
+    def against_single(self, curves: Sequence[Curve], size: int, how: str) -> tuple[Estimate, Estimate]:
+        """Return an ensemble's KL at the gold score's peak and its final gold score, each minus the single proxy's of the same seed."""
         by_name = {curve.how: curve for curve in curves if curve.size == size}
-        return over_seeds(by_name[how].gold[:, -1] - by_name[SINGLE].gold[:, -1])
+        mixed, single = by_name[how], by_name[SINGLE]
+        return over_seeds(mixed.kl_at_peaks - single.kl_at_peaks), over_seeds(mixed.gold[:, -1] - single.gold[:, -1])
 
 
 def over_seeds(values: Array) -> Estimate:
@@ -141,53 +167,85 @@ def over_seeds(values: Array) -> Estimate:
 
 
 def _optimised(models: Sequence[FittedReward], how: str, coef: float) -> FittedReward | FittedEnsemble:
-    """Return what is pushed up, of a single proxy and its bootstraps: the one, or an ensemble of the others."""
-    return models[0] if how == SINGLE else FittedEnsemble.of(models[1:], how, coef)  # type: ignore[arg-type]  # one of COMBINATIONS
+    """Return what is pushed up, the one proxy, or an ensemble of bootstraps."""
+    return models[0] if how == SINGLE else FittedEnsemble.of(models, how, coef)  # type: ignore[arg-type]  # one of COMBINATIONS
 
 
-def overoptimize(config: OveroptimizationConfig, out: str | Path, show: Show = lambda *_: None) -> Overoptimization:
+def overoptimize(config: OveroptimizationConfig, out: str | Path, show: Show = lambda *_: None, processes: int = 1) -> Overoptimization:
     """Run it in a folder; what is finished there is not done again, so an interrupted run goes on.
+
+    Args:
+        config: What is run.
+        out: The folder.
+        show: Progress: called with (steps done, of so many, note).
+        processes: How many parts are computed at a time, each in a process with as many threads as this one; the result is the same.
 
     Raises:
         InvalidArgumentError: The ratings have no individual raters, or are too few for the sizes.
+        MissingExtraError: A scorer needs an optional package.
         RunDirectoryError: The folder holds another run, or cannot be written.
     """
-    folder = _folder(config, Path(out))
-    gold_data, proxy_data = _halves(load_judgements(config.judgements))
+    if processes < 1:
+        raise InvalidArgumentError(f"processes must be at least 1, got {processes}")
+    _, proxy_data = _halves(load_judgements(config.judgements))
     if max(config.sizes) > len(proxy_data.split("train")):
         raise InvalidArgumentError(
             f"sizes go up to the {len(proxy_data.split('train')):,} training texts of the proxies' half, got {max(config.sizes)}"
         )
-    steps = 2 + len(config.sizes) * config.seeds * (1 + (1 + len(COMBINATIONS)))
-    done = 0
-
-    def step(note: str) -> None:
-        nonlocal done
-        done += 1
-        show(done, steps, note)
-
-    gold_path = folder / "gold"
-    fitted = fit_reward_model(gold_data, scorer=config.gold_scorer)
-    if not FittedReward.reads_folder(gold_path):
-        fitted.reward.save(gold_path)
-    step("gold model")
-    proxies = {}
-    for size in config.sizes:
-        for seed in range(config.seeds):
-            proxies[size, seed] = _proxies(config, proxy_data, size, seed)
-            step(f"proxies of {size} texts, seed {seed}")
-    bon = _best_of_n_curves(config, folder, fitted.reward, proxies)
-    step("best of n")
+    for name in {config.gold_scorer, config.proxy_scorer}:
+        scorer_class(name)(1)  # what is missing is missed before anything is computed
+    folder = _folder(config, Path(out))
+    draws = list(product(config.sizes, range(config.seeds)))
+    runs = list(product(config.sizes, (SINGLE, *COMBINATIONS), range(config.seeds)))
+    fitting: list[Job] = [("gold model", _fit_gold, ()), ("samples", _write_samples, ())]
+    fitting += [(f"proxies of {size} texts, seed {seed}", _fit_proxies, (size, seed)) for size, seed in draws]
+    using: list[Job] = [("best of n, gold", _score_samples, ())]
+    using += [(f"{config.agent} against {how} of {size} texts, seed {seed}", _rl_run, (size, how, seed)) for size, how, seed in runs]
+    done, steps = 0, len(fitting) + len(using)
+    with _workers(processes) as pool:
+        for jobs in (fitting, using):
+            for note in _finished(pool, config, folder, jobs):
+                done += 1
+                show(done, steps, note)
     rl = []
-    for size in config.sizes:
-        for how in (SINGLE, *COMBINATIONS):
-            runs = []
-            for seed in range(config.seeds):
-                runs.append(_rl_run(config, folder, fitted.reward, proxies[size, seed], how, size, seed))
-                step(f"{config.agent} against {how} of {size} texts, seed {seed}")
-            kl, proxy, gold = (np.array([[point[key] for point in run] for run in runs]) for key in ("kl", "proxy", "gold"))
-            rl.append(_curve(size, how, kl, proxy, gold, "rl"))
-    return Overoptimization(config, float(fitted.best["pearson"]), bon, tuple(rl))
+    for size, how in product(config.sizes, (SINGLE, *COMBINATIONS)):
+        points = [_read(_rl_path(folder, size, how, seed)) for seed in range(config.seeds)]
+        kl, proxy, gold = (np.array([[point[key] for point in run] for run in points]) for key in ("kl", "proxy", "gold"))
+        rl.append(_curve(size, how, kl, proxy, gold, "rl"))
+    pearson = float(_read(folder / GOLD_PEARSON)["pearson"])
+    return Overoptimization(config, pearson, _best_of_n_curves(config, folder), tuple(rl))
+
+
+@contextmanager
+def _workers(processes: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Yield so many processes, or None for this one alone; jobs that have not begun are dropped when an error leaves the block."""
+    if processes == 1:
+        yield None
+        return
+    import torch
+
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (torch.get_num_threads(),))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _finished(pool: ProcessPoolExecutor | None, config: OveroptimizationConfig, folder: Path, jobs: Sequence[Job]) -> Iterator[str]:
+    """Do the jobs, in order where there is one process; yield the note of each when it is done."""
+    if pool is None:
+        for note, job, arguments in jobs:
+            job(config, folder, *arguments)
+            yield note
+        return
+    notes = {pool.submit(job, config, folder, *arguments): note for note, job, arguments in jobs}
+    for future in as_completed(notes):
+        future.result()
+        yield notes[future]
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _folder(config: OveroptimizationConfig, folder: Path) -> Path:
@@ -220,72 +278,104 @@ def _halves(judgements: "JudgementSet[Any]") -> tuple[JudgementSet[RatedText], J
     return replace(judgements, items=tuple(parts[0])), replace(judgements, items=tuple(parts[1]))
 
 
-def _proxies(config: OveroptimizationConfig, data: JudgementSet[RatedText], size: int, seed: int) -> list[FittedReward]:
-    """Return the single proxy of a draw, then its bootstraps."""
+def _fit_gold(config: OveroptimizationConfig, folder: Path) -> None:
+    if (folder / GOLD_PEARSON).exists():
+        return
+    fitted = fit_reward_model(_halves(load_judgements(config.judgements))[0], scorer=config.gold_scorer)
+    fitted.reward.save(folder / "gold")
+    write_text(folder / GOLD_PEARSON, json.dumps({"pearson": float(fitted.best["pearson"])}))
+
+
+def _proxy_folder(folder: Path, size: int, seed: int, member: int) -> Path:
+    """Member 0 is the single proxy of a draw, the others are its bootstraps."""
+    return folder / "proxies" / f"{size}-{seed}-{member}"
+
+
+def _fit_proxies(config: OveroptimizationConfig, folder: Path, size: int, seed: int) -> None:
+    data = _halves(load_judgements(config.judgements))[1]
     rng = np.random.default_rng([seed, size])
     train, validation = data.split("train").items, data.split("validation").items
     drawn = replace(data, items=tuple(train[row] for row in rng.choice(len(train), size, replace=False).tolist()), **whole_scale(data))
     names = cluster_names(drawn)
-    found = []
     for member in range(1 + config.members):
-        part = drawn if member == 0 else bootstrapped(drawn, rng, names)
-        found.append(fit_reward_model(replace(part, items=(*part.items, *validation[:500])), scorer=config.proxy_scorer).reward)
-    return found
+        part = (
+            drawn if member == 0 else bootstrapped(drawn, rng, names)
+        )  # drawn also where it is fitted already: the next one's draw follows
+        path = _proxy_folder(folder, size, seed, member)
+        if not FittedReward.reads_folder(path):
+            items = (*part.items, *validation[:VALIDATION_TEXTS])
+            fit_reward_model(replace(part, items=items), scorer=config.proxy_scorer).reward.save(path)
 
 
-def _best_of_n_curves(
-    config: OveroptimizationConfig, folder: Path, gold: FittedReward, proxies: Mapping[tuple[int, int], Sequence[FittedReward]]
-) -> tuple[Curve, ...]:
-    path = folder / "samples.json"
-    if not path.exists():
-        write_text(path, json.dumps(_samples(config)))
-    episodes = [Episode(prompt, continuation) for prompt, continuation in json.loads(path.read_text())]
-    shape = (config.prompts, config.samples)
-    gold_scores = np.asarray(gold.score(episodes)).reshape(shape)
-    ns = [2**i for i in range(int(math.log2(config.samples)) + 1)]
-    curves = []
-    scores = {key: np.stack([np.asarray(m.score(episodes)).reshape(shape) for m in models]) for key, models in proxies.items()}
-    for size in config.sizes:
-        for how in (SINGLE, *COMBINATIONS):
-            proxy, true = [], []
-            for seed in range(config.seeds):
-                members = scores[size, seed]
-                mixed = members[0] if how == SINGLE else combine(members[1:], how, config.coef)  # type: ignore[arg-type]
-                proxy.append([best_of_n(mixed, mixed, n).mean() for n in ns])
-                true.append([best_of_n(mixed, gold_scores, n).mean() for n in ns])
-            kl = np.tile([kl_of_best_of_n(n) for n in ns], (config.seeds, 1))
-            curves.append(_curve(size, how, kl, np.array(proxy), np.array(true), "best-of-n"))
-    return tuple(curves)
+def _proxies(config: OveroptimizationConfig, folder: Path, size: int, seed: int, how: str) -> list[FittedReward]:
+    members = (0,) if how == SINGLE else range(1, 1 + config.members)
+    return [FittedReward(str(_proxy_folder(folder, size, seed, member))) for member in members]
 
 
-def _samples(config: OveroptimizationConfig) -> list[list[str]]:
-    """Return prompt and continuation of every sample of the untrained model, prompt by prompt."""
+def _write_samples(config: OveroptimizationConfig, folder: Path) -> None:
+    """Write prompt and continuation of every sample of the untrained model, prompt by prompt."""
+    if (folder / SAMPLES).exists():
+        return
     agent = make_agent("base", config.task, n_envs=ROW_BATCH)
     running = agent.env.mdp
     mdp = TokenMDP(running.task, running.vocabulary, running.reward, ROW_BATCH, "validation", running.max_new_tokens)
     chosen = np.random.default_rng(0).permutation(mdp.n_prompts)[: config.prompts]
     texts = generate(agent.policy, mdp, np.repeat(chosen, config.samples).tolist(), np.random.default_rng(0))
-    return [[text.info["prompt"], text.info["continuation"]] for text in texts]
+    write_text(folder / SAMPLES, json.dumps([[text.info["prompt"], text.info["continuation"]] for text in texts]))
 
 
-def _rl_run(
-    config: OveroptimizationConfig, folder: Path, gold: FittedReward, models: Sequence[FittedReward], how: str, size: int, seed: int
-) -> list[dict[str, float]]:
-    """Train one agent against a proxy or an ensemble; return its curve, from the untrained model on."""
-    path = folder / "rl" / f"{size}-{how}-{seed}.json"
+def _score_samples(config: OveroptimizationConfig, folder: Path) -> None:
+    """Write the samples' gold scores and those of every fitted proxy: each is computed once and serves every n."""
+    if (folder / SCORES).exists():
+        return
+    episodes = [Episode(prompt, continuation) for prompt, continuation in _read(folder / SAMPLES)]
+    scores = {"gold": FittedReward(str(folder / "gold")).score(episodes).tolist()}
+    for size, seed, member in product(config.sizes, range(config.seeds), range(1 + config.members)):
+        path = _proxy_folder(folder, size, seed, member)
+        scores[path.name] = FittedReward(str(path)).score(episodes).tolist()
+    write_text(folder / SCORES, json.dumps(scores))
+
+
+def _best_of_n_curves(config: OveroptimizationConfig, folder: Path) -> tuple[Curve, ...]:
+    shape = (-1, config.samples)
+    scores = {name: np.array(values).reshape(shape) for name, values in _read(folder / SCORES).items()}
+    ns = [2**i for i in range(int(math.log2(config.samples)) + 1)]
+    curves = []
+    for size, how in product(config.sizes, (SINGLE, *COMBINATIONS)):
+        proxy, true = [], []
+        for seed in range(config.seeds):
+            numbers = (0,) if how == SINGLE else range(1, 1 + config.members)
+            members = np.stack([scores[_proxy_folder(folder, size, seed, m).name] for m in numbers])
+            mixed = members[0] if how == SINGLE else combine(members, how, config.coef)  # type: ignore[arg-type]  # one of COMBINATIONS
+            proxy.append([best_of_n(mixed, mixed, n).mean() for n in ns])
+            true.append([best_of_n(mixed, scores["gold"], n).mean() for n in ns])
+        kl = np.tile([kl_of_best_of_n(n) for n in ns], (config.seeds, 1))
+        curves.append(_curve(size, how, kl, np.array(proxy), np.array(true), "best-of-n"))
+    return tuple(curves)
+
+
+def _rl_path(folder: Path, size: int, how: str, seed: int) -> Path:
+    return folder / "rl" / f"{size}-{how}-{seed}.json"
+
+
+def _rl_run(config: OveroptimizationConfig, folder: Path, size: int, how: str, seed: int) -> None:
+    """Train one agent against a proxy; write its curve, from the untrained model on, with the texts behind each point."""
+    path = _rl_path(folder, size, how, seed)
     if path.exists():
-        found: list[dict[str, float]] = json.loads(path.read_text())
-        return found
+        return
     settings = {"kl_coef": 0.0, **(config.settings or {})}
-    agent = make_agent(config.agent, config.task, reward=_optimised(models, how, config.coef), seed=seed, **settings)
+    agent = make_agent(
+        config.agent, config.task, reward=_optimised(_proxies(config, folder, size, seed, how), how, config.coef), seed=seed, **settings
+    )
     reference = ReferenceModel(agent.reference_model, agent.device) if agent.reference_model is not None else None
-    curve: list[dict[str, float]] = []
+    curve: list[dict[str, Any]] = []
 
     def measure() -> None:
-        seen = evaluate(agent, "validation", config.validation_prompts, seed, gold, reference)
+        seen = evaluate(agent, "validation", config.validation_prompts, seed, "", reference)
         summary = seen.summary()
         kl = max(0.0, summary["kl"] * summary["length"]) if curve else 0.0  # the untrained model is where it starts
-        curve.append({"tokens": agent.n_tokens, "kl": kl, "proxy": summary["reward"], "gold": summary["gold"]})
+        texts = [list(pair) for pair in zip(seen.prompts, seen.continuations, strict=True)]
+        curve.append({"tokens": agent.n_tokens, "kl": kl, "proxy": summary["reward"], "texts": texts})
 
     def after_iteration(_: Any) -> None:
         if len(curve) <= config.evaluations and agent.n_tokens >= len(curve) * config.tokens / config.evaluations:
@@ -296,8 +386,12 @@ def _rl_run(
     agent.learn(config.tokens)
     while len(curve) <= config.evaluations:  # every curve has as many points, though the last iterations may have jumped over some
         measure()
+    different = list(dict.fromkeys((p, c) for point in curve for p, c in point["texts"]))  # an agent that has collapsed repeats itself
+    scores = FittedReward(str(folder / "gold")).score([Episode(*text) for text in different])
+    of_text = dict(zip(different, scores.tolist(), strict=True))
+    for point in curve:
+        point["gold"] = float(np.mean([of_text[p, c] for p, c in point["texts"]]))
     write_text(path, json.dumps(curve))
-    return curve
 
 
 def _curve(size: int, how: str, kl: Array, proxy: Array, gold: Array, form: Form) -> Curve:
