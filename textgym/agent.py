@@ -5,7 +5,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -158,14 +158,7 @@ class Agent(ABC):
             raise InvalidArgumentError(f"prompts must be a list of texts, got the single text {prompts!r}: pass [{prompts!r}]")
         if not prompts:
             return []
-        task = Task(
-            self.task.name,
-            {"given": list(prompts)},
-            self.model,
-            self.task.max_new_tokens,
-            stop=self.task.stop,
-            allowed_tokens=self.task.allowed_tokens,
-        )
+        task = replace(self.task, prompts={"given": list(prompts)}, model=self.model, labels=())
         unscored = make_reward(lambda episodes: [0.0] * len(episodes))
         budget = self.env.mdp.max_new_tokens if max_new_tokens is None else max_new_tokens
         mdp = TokenMDP(task, self.env.mdp.vocabulary, unscored, min(batch_size, len(prompts)), "given", budget)

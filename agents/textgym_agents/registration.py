@@ -10,6 +10,7 @@ AGENTS = {
     "llm": "llm:LLMAgent",
     "ppo": "ppo:PPOAgent",
     "reinforce": "reinforce:ReinforceAgent",
+    "supervised": "supervised:SupervisedAgent",
 }
 
 

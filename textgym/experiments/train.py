@@ -131,6 +131,7 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
         **final.summary(),
         "rewards": final.rewards,
         "golds": final.gold,
+        "correct": final.correct,
         "texts": [[p, c] for p, c in zip(final.prompts, final.continuations, strict=True)],
         "curve": curve,
     }
