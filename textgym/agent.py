@@ -74,6 +74,8 @@ class Agent(ABC):
         policy: The policy being improved.
         n_tokens: Tokens spent of the budget so far: generated ones, or, for an agent that learns from given texts, read ones.
         n_tokens_trained: See `Costs`.
+        learning_seconds: Wall time of learning so far, as the run that trains it measures it; evaluations are not counted.
+        budget_share: The share of the budget that is behind, where a run's budget is not one of tokens.
         writing_modules: Networks beside the policy without which no text can be written, by name; saved with the agent.
         training_modules: Networks that only learning needs (critics, target networks); saved with the training state.
         logger: Stable-baselines3 logger; silent until a run gives it outputs.
@@ -112,6 +114,8 @@ class Agent(ABC):
         )
         self.env.seed(seed)
         self.n_tokens = self.n_tokens_trained = 0
+        self.learning_seconds = 0.0
+        self.budget_share: Callable[[], float] | None = None
         self.writing_modules: dict[str, nn.Module] = {}
         self.training_modules: dict[str, nn.Module] = {}
         self.logger = Logger(folder=None, output_formats=[])
@@ -199,12 +203,18 @@ class Agent(ABC):
 
     def state(self) -> dict[str, Any]:
         """Return the agent's own state beside weights, optimizers, arrays and global generators, as plain data; subclasses add to it."""
-        return {"n_tokens": self.n_tokens, "n_tokens_trained": self.n_tokens_trained, "env": self.env.mdp.state()}
+        return {
+            "n_tokens": self.n_tokens,
+            "n_tokens_trained": self.n_tokens_trained,
+            "learning_seconds": self.learning_seconds,
+            "env": self.env.mdp.state(),
+        }
 
     def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from what `state` and `arrays` returned."""
         del arrays
         self.n_tokens, self.n_tokens_trained = int(state["n_tokens"]), int(state["n_tokens_trained"])
+        self.learning_seconds = float(state["learning_seconds"])
         self.env.mdp.load_state(state["env"])
         self.env._seeded = True
         self.env._reset_seeds()

@@ -10,8 +10,10 @@ from textgym.classification import answer_figures
 
 
 def log_rollout(agent: Agent, infos: Sequence[Mapping[str, Any]], statistics: Mapping[str, float]) -> None:
-    """Record reward terms of the finished texts, share that ended by themselves, length, share of different texts, accuracy and the
-    like for a task with labels, and other figures."""
+    """Record reward terms of the finished texts, share that ended by themselves, length, share of different texts, and other figures.
+
+    For a task with labels also accuracy, precision, recall and F1 (macro).
+    """
     if infos:
         for name in infos[0]["reward_terms"]:
             values = np.array([i["reward_terms"][name] for i in infos])
