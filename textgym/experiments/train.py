@@ -143,11 +143,10 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
         measure()
         started = time.monotonic()
     agent.on_iteration = after_iteration
-    if not agent.learns:
-        agent.learn(config.tokens if budget.kind == "tokens" and not agent.n_tokens else 0)
-    elif budget.kind == "tokens":
-        if agent.n_tokens < config.tokens:
-            agent.learn(config.tokens - agent.n_tokens)
+    tokens = math.ceil(budget.amount) - agent.n_tokens if budget.kind == "tokens" else 0
+    if not agent.learns or budget.kind == "tokens":
+        if tokens > 0:
+            agent.learn(tokens)
     elif budget.spent(agent) < budget.amount:
         agent.budget_share = lambda: budget.spent(agent) / budget.amount
         with suppress(BudgetSpentError):
