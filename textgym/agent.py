@@ -5,7 +5,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,8 @@ class Agent(ABC):
         policy: The policy being improved.
         n_tokens: Tokens spent of the budget so far: generated ones, or, for an agent that learns from given texts, read ones.
         n_tokens_trained: See `Costs`.
+        learning_seconds: Wall time of learning so far, as the run that trains it measures it; evaluations are not counted.
+        budget_share: The share of the budget that is behind, where a run's budget is not one of tokens.
         writing_modules: Networks beside the policy without which no text can be written, by name; saved with the agent.
         training_modules: Networks that only learning needs (critics, target networks); saved with the training state.
         logger: Stable-baselines3 logger; silent until a run gives it outputs.
@@ -114,6 +116,8 @@ class Agent(ABC):
         )
         self.env.seed(seed)
         self.n_tokens = self.n_tokens_trained = 0
+        self.learning_seconds = 0.0
+        self.budget_share: Callable[[], float] | None = None
         self.writing_modules: dict[str, nn.Module] = {}
         self.training_modules: dict[str, nn.Module] = {}
         self.logger = Logger(folder=None, output_formats=[])
@@ -160,14 +164,7 @@ class Agent(ABC):
             raise InvalidArgumentError(f"prompts must be a list of texts, got the single text {prompts!r}: pass [{prompts!r}]")
         if not prompts:
             return []
-        task = Task(
-            self.task.name,
-            {"given": list(prompts)},
-            self.model,
-            self.task.max_new_tokens,
-            stop=self.task.stop,
-            allowed_tokens=self.task.allowed_tokens,
-        )
+        task = replace(self.task, prompts={"given": list(prompts)}, model=self.model, labels=())
         reward = self.env.mdp.reward if self.writes_with_reward else make_reward(lambda episodes: [0.0] * len(episodes))
         budget = self.env.mdp.max_new_tokens if max_new_tokens is None else max_new_tokens
         mdp = TokenMDP(task, self.env.mdp.vocabulary, reward, min(batch_size, len(prompts)), "given", budget)
@@ -208,12 +205,18 @@ class Agent(ABC):
 
     def state(self) -> dict[str, Any]:
         """Return the agent's own state beside weights, optimizers, arrays and global generators, as plain data; subclasses add to it."""
-        return {"n_tokens": self.n_tokens, "n_tokens_trained": self.n_tokens_trained, "env": self.env.mdp.state()}
+        return {
+            "n_tokens": self.n_tokens,
+            "n_tokens_trained": self.n_tokens_trained,
+            "learning_seconds": self.learning_seconds,
+            "env": self.env.mdp.state(),
+        }
 
     def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from what `state` and `arrays` returned."""
         del arrays
         self.n_tokens, self.n_tokens_trained = int(state["n_tokens"]), int(state["n_tokens_trained"])
+        self.learning_seconds = float(state["learning_seconds"])
         self.env.mdp.load_state(state["env"])
         self.env._seeded = True
         self.env._reset_seeds()

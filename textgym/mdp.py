@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from textgym.episode import Episode, FinishReason
 from textgym.errors import InvalidArgumentError, RewardError
 from textgym.rewards.reward import Reward
-from textgym.tasks import Prompt, Task
+from textgym.tasks import Prompt, Task, right_label
 from textgym.tokenization import Vocabulary
 
 Observation = dict[str, NDArray[np.int64]]
@@ -52,15 +52,12 @@ def encode_prompts(task: Task, split: str, vocabulary: Vocabulary) -> PromptSet:
 
 
 def allowed_tokens_mask(task: Task, vocabulary: Vocabulary) -> NDArray[np.bool_]:
-    """Return which tokens may be chosen in a task, (V,) bool: those the model allows, cut to the task's `allowed_tokens` and EOS."""
-    if not task.allowed_tokens:
-        return vocabulary.allowed_mask
-    wanted = vocabulary.tokenizer.convert_tokens_to_ids(list(task.allowed_tokens))
-    unknown = [t for t, i in zip(task.allowed_tokens, wanted, strict=True) if i is None or i == vocabulary.tokenizer.unk_token_id]
-    if unknown:
-        raise InvalidArgumentError(f"task {task.name!r} allows the token {unknown[0]!r}, which model {vocabulary.model!r} does not have")
-    mask = np.zeros(vocabulary.size, np.bool_)
-    mask[[*wanted, *vocabulary.eos_ids]] = True
+    """Return which tokens may be chosen in a task, (V,) bool: those the model allows, cut to the task's `allowed_tokens`; EOS if it may end."""
+    mask = vocabulary.allowed_mask.copy()
+    if task.allowed_tokens:
+        mask[:] = False
+        mask[vocabulary.token_ids(task.allowed_tokens, f"task {task.name!r} allows")] = True
+    mask[list(vocabulary.eos_ids)] = task.may_end
     return mask
 
 
@@ -207,6 +204,8 @@ class TokenMDP:
                 "finish_reason": episode.finish_reason,
                 "reward_terms": {name: float(values[i]) for name, values in terms.items()},
             }
+            if self.task.labels:
+                infos[row]["label"] = right_label(self.prompt_set.prompts[self._prompt_index[row]])
         self._prompt_index[rows] = -1  # a further step without reset is an error
         return infos
 

@@ -31,8 +31,12 @@ class Task:
         reward: The reward used when none is given: a name, a text with options, or a mapping name → weight.
         gold: Name of an independent reward, reported by comparisons and never trained on; "" for none.
         stop: Strings that end the episode as EOS does; the text is cut before them.
-        allowed_tokens: Token texts the policy may choose from (EOS always included); empty for every token the model allows.
+        allowed_tokens: Tokens the policy may choose from, as the vocabulary writes them or as texts of one token each; empty for every token
+            the model allows.
         perfect_score: The greatest possible reward, where there is one.
+        may_end: Whether EOS may be chosen; False leaves the end to the budget and to stop strings.
+        labels: The answers of a classification, without spaces around them; the first reference of every prompt is the right one.
+            Training logs and evaluations then have accuracy, precision, recall and F1. Empty for any other task.
     """
 
     name: str
@@ -44,6 +48,18 @@ class Task:
     stop: tuple[str, ...] = ()
     allowed_tokens: tuple[str, ...] = ()
     perfect_score: float | None = None
+    may_end: bool = True
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split, prompts in self.prompts.items() if self.labels else ():
+            for prompt in prompts:
+                right = "" if isinstance(prompt, str) else right_label(prompt)
+                if right not in self.labels:
+                    raise InvalidArgumentError(
+                        f"task {self.name!r} has the labels {', '.join(self.labels)}, but its split {split!r} has a prompt whose first "
+                        f"reference is {right!r}: the first reference must be the right label"
+                    )
 
     def split(self, name: str) -> list[Prompt]:
         """Return the prompts of a split; raises with the splits that exist."""
@@ -53,6 +69,11 @@ class Task:
         if not prompts:
             raise InvalidArgumentError(f"task {self.name!r} has no prompts in its split {name!r}")
         return prompts
+
+
+def right_label(prompt: Prompt) -> str:
+    """Return the right label of a prompt of a task with labels: its first reference without the space before it; "" without references."""
+    return prompt.references[0].strip() if prompt.references else ""
 
 
 def environment_id(task_name: str) -> str:

@@ -51,6 +51,23 @@ class Vocabulary:
         start = [first if first is not None else min(self.eos_ids)]
         return [ids or start for ids in encoded]
 
+    def token_ids(self, tokens: Sequence[str], asker: str = "somebody asks for") -> list[int]:
+        """Return the ids of single tokens, each as the vocabulary writes it ("Ġgood") or as its text (" good").
+
+        Raises:
+            InvalidArgumentError: There is no such single token; the line begins with the `asker`.
+        """
+        ids = []
+        for token in tokens:
+            found = self.tokenizer.convert_tokens_to_ids(token)
+            if found is None or found == self.tokenizer.unk_token_id:
+                pieces = self.tokenizer.encode(token, add_special_tokens=False)
+                if len(pieces) != 1 or pieces[0] == self.tokenizer.unk_token_id:
+                    raise InvalidArgumentError(f"{asker} the token {token!r}, which model {self.model!r} does not have")
+                (found,) = pieces
+            ids.append(int(found))
+        return ids
+
     def decode(self, sequences: Sequence[Sequence[int]]) -> list[str]:
         """Return the text of each id sequence, special tokens left out."""
         if not sequences:

@@ -22,6 +22,7 @@ AGENTS = {
     "rloo": "rloo:RLOOAgent",
     "trpo": "trpo:TRPOAgent",
     "soft-q": "soft_q:SoftQAgent",
+    "supervised": "supervised:SupervisedAgent",
 }
 
 

@@ -36,7 +36,8 @@ def config(agent, tokens=240):
 
 def outcome(path):
     result = json.loads((path / "result.json").read_text())
-    result.pop("tokens_per_second")
+    for measured in ("tokens_per_second", "seconds", "peak_memory"):
+        result.pop(measured)
     return result, (path / "metrics.csv").read_text()
 
 

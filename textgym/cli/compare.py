@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from textgym.cli.options import agent_options, settings_from
+from textgym.cli.options import BUDGET_HELP, agent_options, settings_from
 from textgym.cli.progress import progress_bar
 
 
@@ -18,6 +18,7 @@ from textgym.cli.progress import progress_bar
 )
 @click.option("--seeds", default=3, show_default=True, help="Runs per agent.")
 @click.option("--tokens", default=20_000, show_default=True, help="Tokens each run generates in learning.")
+@click.option("--budget", default="", metavar="KIND=N", help=BUDGET_HELP)
 @click.option("--test-prompts", default=128, show_default=True, help="Held-out prompts of the final evaluation.")
 @click.option("--workers", type=int, help="Processes side by side; the number of cores by default.")
 @click.option("--out", required=True, help="Directory for runs, results.csv and report.html; an interrupted comparison goes on there.")
@@ -27,13 +28,14 @@ def compare_command(
     agents: str,
     seeds: int,
     tokens: int,
+    budget: str,
     test_prompts: int,
     workers: int | None,
     out: str,
     task_extra: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Train several agents on TASK at equal token budgets and say who is better, and who cannot be told apart.
+    """Train several agents on TASK at equal budgets and say who is better, and who cannot be told apart.
 
     A setting of one agent alone is given as --set AGENT.NAME=VALUE.
     """
@@ -42,12 +44,15 @@ def compare_command(
 
     names = tuple(a.strip() for a in agents.split(",") if a.strip())
     task_options = settings_from(task_extra)
-    config = CompareConfig(task, names, seeds, tokens, settings_from(**options), test_prompts=test_prompts, task_options=task_options)
-    with progress_bar("comparing") as bar:
+    config = CompareConfig(
+        task, names, seeds, tokens, settings_from(**options), test_prompts=test_prompts, task_options=task_options, budget=budget
+    )
+    with progress_bar("comparing", config.spending.unit) as bar:
         comparison = compare(config, out, workers, bar)
     report = Path(out) / "report.html"
     write_report(comparison, report)
     click.echo(table(comparison))
+    click.echo(costs(comparison))
     for pair in comparison.pairs:
         click.echo(f"{pair.first} - {pair.second}: {pair.difference}  {pair.verdict}")
     click.echo(f"results: {out}/results.csv")
@@ -56,23 +61,33 @@ def compare_command(
 
 def table(comparison: Any) -> str:
     """Return the comparison as a text table."""
-    titles = ["agent", "reward (IQM, 95 %)", "gain over base", "gold gain", "KL", "ppl", "distinct-2", "tokens", "tokens/s"]
+    labels = all(row.accuracy is not None for row in comparison.rows)
+    titles = ["agent", "reward (IQM, 95 %)", "gain over base", "gold gain"]
+    titles += ["accuracy (mean, 95 %)", "precision", "recall", "F1", "KL"] if labels else ["KL", "ppl", "distinct-2", "tokens"]
     lines = [titles]
     for row in comparison.rows:
         f = row.figures
-        speed = f"{f['tokens_per_second']:.0f}" if "tokens_per_second" in f and row.agent != "base" else ""
         gains = ["", ""] if row.agent == "base" else [str(row.gain), str(row.gold_gain) if row.gold_gain else ""]
-        lines.append(
-            [
-                row.agent,
-                str(row.reward),
-                *gains,
-                f"{f['kl']:.2f}".replace("-0.00", "0.00"),
-                f"{f['perplexity']:.0f}",
-                f"{f['distinct_2']:.2f}",
-                f"{f['length']:.1f}",
-                speed,
-            ]
-        )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
+        kl = f"{f['kl']:.2f}".replace("-0.00", "0.00")
+        if labels:
+            cells = [str(row.accuracy), *(f"{f[name]:.2f}" for name in ("precision", "recall", "f1")), kl]
+        else:
+            cells = [kl, f"{f['perplexity']:.0f}", f"{f['distinct_2']:.2f}", f"{f['length']:.1f}"]
+        lines.append([row.agent, str(row.reward), *gains, *cells])
+    return _aligned(lines)
+
+
+def costs(comparison: Any) -> str:
+    """Return what learning cost, on average over the seeds, as a text table."""
+    lines = [["cost of learning", "tokens generated", "trained on", "texts scored", "seconds", "peak MiB", "tokens/s"]]
+    for row in comparison.rows:
+        f = row.figures
+        speed = f"{f['tokens_per_second']:.0f}" if "tokens_per_second" in f and row.agent != "base" else ""
+        counts = [f"{f[name]:,.0f}" for name in ("tokens_generated", "tokens_trained", "texts_scored")]
+        lines.append([row.agent, *counts, f"{f['seconds']:.1f}", f"{f['peak_memory']:.0f}", speed])
+    return _aligned(lines)
+
+
+def _aligned(lines: list[list[str]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -8,6 +8,7 @@ import click
 
 from textgym.errors import InvalidArgumentError
 
+BUDGET_HELP = "Another budget instead of --tokens: tokens-trained=N, texts-scored=N or seconds=N (of learning, without evaluations)."
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from textgym.cli.options import agent_options, set_threads, settings_from
+from textgym.cli.options import BUDGET_HELP, agent_options, set_threads, settings_from
 from textgym.cli.progress import progress_bar
 from textgym.errors import InvalidArgumentError
 
@@ -13,6 +13,7 @@ from textgym.errors import InvalidArgumentError
 @click.argument("task", required=False)
 @click.option("--agent", default="ppo", show_default=True, help="Registered agent.")
 @click.option("--tokens", default=20_000, show_default=True, help="Tokens to generate in learning.")
+@click.option("--budget", default="", metavar="KIND=N", help=BUDGET_HELP)
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--out", help="Run directory to make.")
 @click.option("--resume", "resumed", metavar="DIR", help="Go on with the interrupted run in DIR.")
@@ -22,6 +23,7 @@ def train_command(
     task: str | None,
     agent: str,
     tokens: int,
+    budget: str,
     seed: int,
     out: str | None,
     resumed: str | None,
@@ -42,11 +44,16 @@ def train_command(
         if resumed is not None:
             result = resume(resumed, lambda done, total: bar(done, total, ""))
         else:
-            config = TrainConfig(str(task), agent, tokens, seed, settings_from(**options), task_options=settings_from(task_extra))
+            config = TrainConfig(
+                str(task), agent, tokens, seed, settings_from(**options), task_options=settings_from(task_extra), budget=budget
+            )
             result = train(config, str(out), lambda done, total: bar(done, total, ""))
     first, last = result["curve"][0], result["curve"][-1]
-    click.echo(f"validation: reward {first['reward']:.3f} -> {last['reward']:.3f}, gold {first['gold']:.3f} -> {last['gold']:.3f}")
-    click.echo(f"held-out test prompts: reward {result['reward']:.3f}, gold {result['gold']:.3f}, KL {result['kl']:.3f} nats/token")
+    names = ["reward", *(n for n in ("accuracy", "f1", "gold") if n in last and last[n] == last[n])]
+    click.echo("validation: " + ", ".join(f"{n} {first[n]:.3f} -> {last[n]:.3f}" for n in names))
+    click.echo("held-out test prompts: " + ", ".join(f"{n} {result[n]:.3f}" for n in names) + f", KL {result['kl']:.3f} nats/token")
+    click.echo("cost: " + ", ".join(f"{result[n]:,} {n.replace('_', ' ')}" for n in ("tokens_generated", "tokens_trained", "texts_scored")))
+    click.echo(f"      {result['seconds']:.1f} s of learning, peak memory {result['peak_memory']:.0f} MiB")
     for prompt, continuation in result["texts"][:5]:
         click.echo("  " + click.style(prompt, dim=True) + continuation)
     click.echo(f"agent: {resumed or out}/agent")

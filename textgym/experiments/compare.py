@@ -1,7 +1,8 @@
-"""Comparison: agents × seeds at equal token budgets, run side by side, judged on held-out prompts with common random numbers."""
+"""Comparison: agents × seeds at equal budgets, run side by side, judged on held-out prompts with common random numbers."""
 
 import csv
 import io
+import math
 import os
 import time
 from collections.abc import Callable
@@ -16,14 +17,18 @@ from typing import Any
 import numpy as np
 
 from textgym.errors import InvalidArgumentError, RewardError, RunDirectoryError
+from textgym.experiments.budget import Budget, read_budget
 from textgym.experiments.run_directory import CONFIG_FILE, RESULT_FILE, RunDirectory, load_result
-from textgym.experiments.statistics import Estimate, difference, iqm_interval, probability_of_improvement
+from textgym.experiments.statistics import Estimate, difference, iqm_interval, mean_interval, probability_of_improvement
 from textgym.experiments.train import TrainConfig, resume, train
 from textgym.files import write_text
 from textgym.plugin_manager import installed_plugins
+from textgym.tasks import make_task
 
 CONTROL = "base"
-FIGURES = ("reward", "gold", "kl", "perplexity", "distinct_1", "distinct_2", "length", "stopped", "tokens_per_second")
+COSTS = ("tokens_generated", "tokens_trained", "texts_scored", "seconds", "peak_memory", "tokens_per_second")
+LABEL_FIGURES = ("accuracy", "precision", "recall", "f1", "majority")
+FIGURES = ("reward", "gold", *LABEL_FIGURES, "kl", "perplexity", "distinct_1", "distinct_2", "length", "stopped", *COSTS)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class CompareConfig:
         seeds: Number of seeds, 0 ... seeds − 1, the same for every agent.
         tokens: Token budget of each run.
         settings: Settings of all agents (reward, model, ...); "AGENT.NAME" is a setting of that agent alone.
-        evaluations, validation_prompts, test_prompts, task_options: See `TrainConfig`.
+        evaluations, validation_prompts, test_prompts, task_options, budget: See `TrainConfig`.
     """
 
     task: str
@@ -48,12 +53,19 @@ class CompareConfig:
     validation_prompts: int = 64
     test_prompts: int = 128
     task_options: dict[str, Any] = field(default_factory=dict)
+    budget: str = ""
 
     def __post_init__(self) -> None:
+        _ = self.spending  # bad input fails here
         for name in self.settings:
             owner = name.rpartition(".")[0]
             if owner and owner not in map(_option_name, (*self.agents, CONTROL)):
                 raise InvalidArgumentError(f"the setting {name!r} is for an agent that is not compared: agents: {', '.join(self.agents)}")
+
+    @property
+    def spending(self) -> Budget:
+        """What each run may spend on learning."""
+        return read_budget(self.budget) if self.budget else Budget("tokens", self.tokens)
 
     def settings_of(self, agent: str) -> dict[str, Any]:
         """Return the settings of one agent: those of all, overridden by its own."""
@@ -79,6 +91,7 @@ class CompareConfig:
                     checkpoints=4 if agent != CONTROL else 0,
                     tensorboard=agent != CONTROL,
                     task_options=self.task_options,
+                    budget=self.budget,
                 ),
             )
             for agent in agents
@@ -93,7 +106,10 @@ def _option_name(agent: str) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One agent's line in the comparison: figures averaged over seeds, reward and gold as IQM with interval, gain over the control."""
+    """One agent's line in the comparison: figures averaged over seeds, reward and gold as IQM with interval, gain over the control.
+
+    For a task with labels also the accuracy, a mean with interval.
+    """
 
     agent: str
     reward: Estimate
@@ -101,6 +117,7 @@ class Row:
     gain: Estimate
     gold_gain: Estimate | None
     figures: dict[str, float]
+    accuracy: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +162,7 @@ def compare(
         config: What to compare.
         out: Directory for the runs, results.csv and report.html.
         n_workers: Processes; the number of cores by default.
-        progress: Called with (tokens done, tokens in all, a word about the state).
+        progress: Called with (spent, budget of all runs, a word about the state).
     """
     known = installed_plugins()
     for agent in config.agents:
@@ -174,7 +191,8 @@ def compare(
 
 def _run_all(config: CompareConfig, path: Path, n_workers: int, progress: Progress) -> None:
     runs = config.runs()
-    total = sum(c.tokens for _, c in runs if c.agent != CONTROL)
+    amount = math.ceil(config.spending.amount)
+    total = sum(amount for _, c in runs if c.agent != CONTROL)
     # spawned, not forked: a forked child inherits locked thread pools; every worker keeps to one thread
     threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     before = {k: os.environ.get(k) for k in threads}
@@ -193,8 +211,8 @@ def _run_all(config: CompareConfig, path: Path, n_workers: int, progress: Progre
                         raise RunDirectoryError(
                             f"run {name} in {path} was killed; start the same comparison again to continue it"
                         ) from None
-                tokens = sum(_tokens_done(path / "runs" / name, c.tokens) for name, c in runs if c.agent != CONTROL)
-                progress(tokens, total, f"{n_runs - len(waiting)}/{n_runs} runs, {time.monotonic() - started:.0f} s")
+                spent = sum(_spent(path / "runs" / name, amount) for name, c in runs if c.agent != CONTROL)
+                progress(spent, total, f"{n_runs - len(waiting)}/{n_runs} runs, {time.monotonic() - started:.0f} s")
     finally:
         for key, value in before.items():
             if value is None:
@@ -210,10 +228,10 @@ def _start_worker() -> None:
 
 
 def _run_one(config: TrainConfig, path: str) -> None:
-    status = Path(path) / "tokens.txt"
+    status = Path(path) / "spent.txt"
 
-    def note(tokens: int, _: int) -> None:
-        status.write_text(str(tokens))
+    def note(spent: int, _: int) -> None:
+        status.write_text(str(spent))
 
     if (Path(path) / CONFIG_FILE).is_file():
         resume(path, note)
@@ -221,11 +239,11 @@ def _run_one(config: TrainConfig, path: str) -> None:
         train(config, path, note)
 
 
-def _tokens_done(run: Path, budget: int) -> int:
+def _spent(run: Path, budget: int) -> int:
     if (run / RESULT_FILE).is_file():
         return budget
     try:
-        return min(budget, int((run / "tokens.txt").read_text() or 0))
+        return min(budget, int((run / "spent.txt").read_text() or 0))
     except (OSError, ValueError):
         return 0
 
@@ -241,9 +259,12 @@ def judge(config: CompareConfig, path: Path) -> Comparison:
     rewards = _complete({agent: np.array([r["rewards"] for r in found]) for agent, found in results.items()})
     golds = _complete({agent: np.array([r["golds"] for r in found]) for agent, found in results.items()})
     has_gold = all(g.size for g in golds.values())
+    labels = make_task(config.task, **config.task_options).labels
     rows = []
     for agent, found in results.items():
-        figures = {f: float(np.mean([r[f] for r in found])) for f in FIGURES if all(r.get(f) is not None for r in found)}
+        names = [*FIGURES, *(f"{f}_{label}" for label in labels for f in ("precision", "recall", "f1"))]
+        figures = {f: float(np.mean([r[f] for r in found])) for f in names if all(r.get(f) is not None for r in found)}
+        correct = np.array([r.get("correct", []) for r in found])
         rows.append(
             Row(
                 agent,
@@ -252,6 +273,7 @@ def judge(config: CompareConfig, path: Path) -> Comparison:
                 difference(rewards[agent], rewards[CONTROL]),
                 difference(golds[agent], golds[CONTROL]) if has_gold else None,
                 figures,
+                mean_interval(correct) if correct.size else None,
             )
         )
     pairs = [

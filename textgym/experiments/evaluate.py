@@ -1,12 +1,13 @@
 """Evaluation: an agent's texts on held-out prompts, scored by the task reward, an independent one and the reference model."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from textgym.agent import Agent
+from textgym.classification import answer_figures
 from textgym.episode import Episode
 from textgym.mdp import TokenMDP
 from textgym.policies.reference import ReferenceModel
@@ -27,6 +28,8 @@ class Evaluation:
         distinct_1, distinct_2: Different words / word pairs over all words / pairs (Li et al. 2016, arXiv:1510.03055).
         length: Tokens per text.
         stopped: Share of texts that ended by themselves.
+        correct: Per text, 1 where it names the right label, else 0; empty for a task without labels.
+        classification: See `textgym.classification.answer_figures`; empty for a task without labels.
     """
 
     prompts: list[str]
@@ -39,11 +42,19 @@ class Evaluation:
     distinct_2: float
     length: float
     stopped: float
+    correct: list[float] = field(default_factory=list)
+    classification: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, float]:
         """Return the means, without the texts."""
         numbers = {k: v for k, v in asdict(self).items() if isinstance(v, float)}
-        return {"reward": _mean(self.rewards), "gold": _mean(self.gold), "dropped": float(np.isnan(self.rewards).sum()), **numbers}
+        return {
+            "reward": _mean(self.rewards),
+            "gold": _mean(self.gold),
+            "dropped": float(np.isnan(self.rewards).sum()),
+            **numbers,
+            **self.classification,
+        }
 
 
 def evaluate(
@@ -73,6 +84,8 @@ def evaluate(
         log_probs = np.concatenate([t.log_probs for t in texts]).astype(np.float64)
         theirs = reference.log_probs([(t.prompt_ids, t.action_ids) for t in texts], agent.policy.rule, mdp.allowed_mask).astype(np.float64)
         kl, perplexity = float((log_probs - theirs).mean()), float(np.exp(-theirs.mean()))
+    labels = running.task.labels
+    right = [t.info["label"] for t in texts] if labels else []
     return Evaluation(
         prompts,
         continuations,
@@ -84,6 +97,8 @@ def evaluate(
         distinct(continuations, 2),
         float(np.mean([len(t.action_ids) for t in texts])),
         float(np.mean([t.info["finish_reason"] == "stop" for t in texts])),
+        [float(c.strip() == r) for c, r in zip(continuations, right, strict=True)] if labels else [],
+        answer_figures(labels, continuations, right) if labels else {},
     )
 
 

@@ -19,7 +19,7 @@ def write_report(comparison: Comparison, path: Path) -> None:
     gold = comparison.rows[0].gold is not None
     parts = [
         f"<h1>{html.escape(config.task)}: {html.escape(', '.join(a for a in comparison.results if a != CONTROL))}</h1>",
-        f"<p>{config.seeds} seeds, {config.tokens:,} tokens each, judged on {config.test_prompts} held-out prompts that no agent learnt from, "
+        f"<p>{config.seeds} seeds, {config.spending} each, judged on {config.test_prompts} held-out prompts that no agent learnt from, "
         "with the same random numbers for all.</p>",
         "<h2>Who is better?</h2><ul>",
         *(
@@ -42,8 +42,13 @@ def write_report(comparison: Comparison, path: Path) -> None:
             else ""
         )
         + "</p>",
+        *(_labels(comparison) if any(row.accuracy is not None for row in comparison.rows) else []),
+        "<h2>What learning cost</h2><div class='wide'>",
+        _costs(comparison),
+        "</div><p class='note'>Means of the seeds. Seconds are those of learning, evaluations left out; memory is the process's peak (on CUDA, the "
+        "device's).</p>",
         "<h2>Learning curves</h2>",
-        image(_curves(comparison, gold), "Reward and independent score on validation prompts against tokens"),
+        image(_curves(comparison, gold), "Reward and independent score on validation prompts against the budget"),
         "<p class='note'>Validation prompts; line: mean of the seeds, band: their range.</p>",
         "<h2>Reward against KL</h2>",
         image(_frontier(comparison), "Reward against KL"),
@@ -67,7 +72,6 @@ def _table(comparison: Comparison, gold: bool) -> str:
         "distinct-2",
         "tokens",
         "ended",
-        "tokens/s",
     ]
     lines = ["<tr>" + "".join(f"<th>{t}</th>" for t in titles) + "</tr>"]
     for row in comparison.rows:
@@ -84,9 +88,37 @@ def _table(comparison: Comparison, gold: bool) -> str:
             f"{f['length']:.1f}",
             f"{f['stopped']:.0%}",
         ]
-        cells.append("" if control or "tokens_per_second" not in f else f"{f['tokens_per_second']:.0f}")
         lines.append("<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
     return "<table>" + "".join(lines) + "</table>"
+
+
+def _labels(comparison: Comparison) -> list[str]:
+    """Return the table of a task with labels: accuracy with its interval, macro figures, and each label's."""
+    names = [n for n in comparison.rows[0].figures if n.startswith(("precision_", "recall_", "f1_"))]
+    titles = ["agent", "accuracy", "precision", "recall", "F1", *(n.replace("_", " of ", 1) for n in names)]
+    lines = [_line(titles, "th")]
+    for row in comparison.rows:
+        figures = [f"{row.figures[n]:.3f}" for n in ("precision", "recall", "f1", *names)]
+        lines.append(_line([row.agent, _shown(row.accuracy), *figures]))
+    note = (
+        f"Accuracy: mean with its 95 % bootstrap interval; always naming the most frequent label is right on "
+        f"{comparison.rows[0].figures['majority']:.3f}. Precision, recall and F1 are means over the labels (macro)."
+    )
+    return ["<h2>Labels</h2><div class='wide'>", f"<table>{''.join(lines)}</table>", f"</div><p class='note'>{note}</p>"]
+
+
+def _costs(comparison: Comparison) -> str:
+    lines = [_line(["agent", "tokens generated", "tokens trained on", "texts scored", "seconds", "peak memory, MiB", "tokens/s"], "th")]
+    for row in comparison.rows:
+        f = row.figures
+        counts = [f"{f[name]:,.0f}" for name in ("tokens_generated", "tokens_trained", "texts_scored")]
+        speed = "" if row.agent == CONTROL or "tokens_per_second" not in f else f"{f['tokens_per_second']:.0f}"
+        lines.append(_line([row.agent, *counts, f"{f['seconds']:.1f}", f"{f['peak_memory']:.0f}", speed]))
+    return "<table>" + "".join(lines) + "</table>"
+
+
+def _line(cells: list[str], tag: str = "td") -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
 
 
 def _shown(estimate: Estimate | None) -> str:
@@ -105,11 +137,11 @@ def _curves(comparison: Comparison, gold: bool) -> Any:
                 axis.axhline(np.mean([r["curve"][0][key] for r in results]), color="#999999", linestyle="--", label=agent)
                 continue
             length = min(len(r["curve"]) for r in results)
-            tokens = np.mean([[p["tokens"] for p in r["curve"][:length]] for r in results], axis=0)
+            spent = np.mean([[p["spent"] for p in r["curve"][:length]] for r in results], axis=0)
             values = np.array([[p[key] for p in r["curve"][:length]] for r in results])
-            axis.plot(tokens, values.mean(0), color=colour, label=agent, marker="o", markersize=3)
-            axis.fill_between(tokens, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
-        axis.set(xlabel="tokens generated in learning", ylabel=title)
+            axis.plot(spent, values.mean(0), color=colour, label=agent, marker="o", markersize=3)
+            axis.fill_between(spent, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
+        axis.set(xlabel=comparison.config.spending.unit, ylabel=title)
         axis.grid(alpha=0.25)
         axis.legend(frameon=False)
     return figure

@@ -67,6 +67,11 @@ def iqm_interval(scores: Scores) -> Estimate:
     return bootstrap(_shape(scores), lambda r, c: iqm(scores[np.ix_(r, c)]))
 
 
+def mean_interval(scores: Scores) -> Estimate:
+    """Return the mean over seeds and prompts, (seeds, prompts), with its interval."""
+    return bootstrap(_shape(scores), lambda r, c: float(scores[np.ix_(r, c)].mean()))
+
+
 def difference(first: Scores, second: Scores) -> Estimate:
     """Return the mean difference first − second, paired by seed and prompt, with its interval."""
     gap = first - second

@@ -1,8 +1,10 @@
 """Training run: one agent on one task in a run directory, with metrics, checkpoints, a learning curve and exact resume."""
 
+import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -12,12 +14,19 @@ from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputF
 
 from textgym.agent import Agent, load_agent, make_agent
 from textgym.errors import InvalidArgumentError
+from textgym.experiments.budget import PATIENCE, Budget, read_budget
 from textgym.experiments.evaluate import evaluate
+from textgym.experiments.memory import peak_memory, reset_peak
 from textgym.experiments.run_directory import CONFIG_FILE, RESULT_FILE, MetricsFile, RunDirectory
 from textgym.policies.reference import ReferenceModel
 
 PACKAGES = ("textgym", "torch", "transformers", "stable-baselines3", "gymnasium", "numpy")
+ENDLESS = 10**15  # tokens
 Progress = Callable[[int, int], None]
+
+
+class BudgetSpentError(Exception):
+    """Raised between two iterations to end learning; nobody else sees it."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class TrainConfig:
         task: Registered task, short or full name.
         agent: Registered agent.
         tokens: Tokens to generate in learning.
+        budget: Another budget instead, "tokens-trained=N", "texts-scored=N" or "seconds=N": learning stops after the iteration that spends
+            it.
         seed: Of everything random.
         settings: Settings of the agent: reward, model, learning_rate, ...
         evaluations: Points of the learning curve (validation prompts); 0 for none.
@@ -49,10 +60,17 @@ class TrainConfig:
     checkpoints: int = 5
     tensorboard: bool = True
     task_options: dict[str, Any] = field(default_factory=dict)
+    budget: str = ""
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise InvalidArgumentError(f"tokens must be at least 1, got {self.tokens}")
+        _ = self.spending  # bad input fails here
+
+    @property
+    def spending(self) -> Budget:
+        """The budget of learning."""
+        return read_budget(self.budget) if self.budget else Budget("tokens", self.tokens)
 
 
 def train(config: TrainConfig, out: str | os.PathLike[str], progress: Progress = lambda *_: None) -> dict[str, Any]:
@@ -93,44 +111,64 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
     agent.set_logger(Logger(str(directory.path), outputs))
     reference = ReferenceModel(agent.reference_model, agent.device) if agent.reference_model is not None else None
     curve = [p for p in directory.read_json("evaluations.json") or [] if p["tokens"] <= agent.n_tokens]
-    learning_seconds, started, start_tokens = 0.0, time.monotonic(), agent.n_tokens
+    budget, started, iterations = config.spending, time.monotonic(), 0
+    n_checkpoints = _reached(budget.spent(agent), config.checkpoints, budget.amount)
+    reset_peak(agent.device)
 
     def measure() -> None:
         found = evaluate(agent, "validation", config.validation_prompts, config.seed, agent.task.gold, reference)
-        curve.append({"tokens": agent.n_tokens, **found.summary()})
+        curve.append({"tokens": agent.n_tokens, **asdict(agent.costs), "spent": budget.spent(agent), **found.summary()})
         directory.write_json("evaluations.json", curve)
 
     def after_iteration(_: Agent) -> None:
-        nonlocal learning_seconds, started
-        learning_seconds += time.monotonic() - started
-        progress(agent.n_tokens, config.tokens)
-        if config.evaluations and _crosses(len(curve) - 1, config.evaluations, agent.n_tokens, config.tokens):
+        nonlocal started, iterations, n_checkpoints
+        agent.learning_seconds += time.monotonic() - started
+        iterations += 1
+        spent = budget.spent(agent)
+        progress(int(spent), math.ceil(budget.amount))
+        if config.evaluations and _reached(spent, config.evaluations, budget.amount) >= len(curve):
             measure()
-        if config.checkpoints and _crosses(_count(directory, config), config.checkpoints, agent.n_tokens, config.tokens):
+        if _reached(spent, config.checkpoints, budget.amount) > n_checkpoints:
+            n_checkpoints = _reached(spent, config.checkpoints, budget.amount)
             agent.save(directory.checkpoint_folder(agent.n_tokens), training_state=True)
             directory.drop_older_checkpoints()
+        if budget.kind != "tokens":  # of which the agent itself keeps the count
+            if spent >= budget.amount:
+                raise BudgetSpentError
+            if not spent and iterations >= PATIENCE:
+                raise InvalidArgumentError(f"agent {config.agent!r} spends no {budget.unit}: give it another budget")
         started = time.monotonic()
 
     if config.evaluations and not curve:
         measure()
         started = time.monotonic()
     agent.on_iteration = after_iteration
-    if agent.n_tokens < config.tokens:
-        agent.learn(config.tokens - agent.n_tokens)
+    tokens = math.ceil(budget.amount) - agent.n_tokens if budget.kind == "tokens" else 0
+    if not agent.learns or budget.kind == "tokens":
+        if tokens > 0:
+            agent.learn(tokens)
+    elif budget.spent(agent) < budget.amount:
+        agent.budget_share = lambda: budget.spent(agent) / budget.amount
+        with suppress(BudgetSpentError):
+            agent.learn(ENDLESS)
     if agent.learns and config.evaluations and curve[-1]["tokens"] != agent.n_tokens:
         measure()
+    peak = peak_memory(agent.device)
     agent.logger.close()
     agent.save(directory.path / "agent")
     final = evaluate(agent, "test", config.test_prompts, config.seed, agent.task.gold, reference)
-    learnt = agent.n_tokens - start_tokens
     result = {
         "agent": config.agent,
         "seed": config.seed,
         "tokens": agent.n_tokens,
-        "tokens_per_second": learnt / learning_seconds if learning_seconds else None,
+        **asdict(agent.costs),
+        "seconds": agent.learning_seconds,
+        "peak_memory": peak,
+        "tokens_per_second": agent.n_tokens / agent.learning_seconds if agent.learning_seconds else None,
         **final.summary(),
         "rewards": final.rewards,
         "golds": final.gold,
+        "correct": final.correct,
         "texts": [[p, c] for p, c in zip(final.prompts, final.continuations, strict=True)],
         "curve": curve,
     }
@@ -138,14 +176,9 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
     return result
 
 
-def _crosses(done: int, wanted: int, n_tokens: int, total: int) -> bool:
-    """Return whether the next of `wanted` evenly spaced points over `total` tokens is reached, `done` being behind."""
-    return done < wanted and n_tokens >= (done + 1) * total / wanted
-
-
-def _count(directory: RunDirectory, config: TrainConfig) -> int:
-    latest = directory.latest_checkpoint()
-    return int(int(latest.name) * config.checkpoints / config.tokens) if latest is not None else 0
+def _reached(spent: float, wanted: int, amount: float) -> int:
+    """Return how many of `wanted` points, evenly spaced over a budget and the last at its end, are reached."""
+    return min(wanted, int(spent * wanted / amount))
 
 
 def load_run(path: str | os.PathLike[str]) -> Path:

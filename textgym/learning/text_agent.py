@@ -71,6 +71,8 @@ class TextAgent(Agent):
     @property
     def progress(self) -> float:
         """Share of the budget that is behind, 0 to 1."""
+        if self.budget_share is not None:
+            return min(1.0, self.budget_share())
         return min(1.0, self.n_tokens / self._goal) if self._goal else 0.0
 
     # --- pieces of an iteration ----------------------------------------------------------------------------------------------------

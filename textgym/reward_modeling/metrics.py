@@ -19,16 +19,6 @@ def agreement(predicted: NDArray[np.float64], ratings: NDArray[np.float64]) -> M
     }
 
 
-def classification(predicted: NDArray[np.int64], labels: NDArray[np.int64], n_classes: int) -> Metrics:
-    """Return macro F1 (mean over the classes that occur, in either) and accuracy; (n,) each."""
-    scores = []
-    for k in range(n_classes):
-        found, wanted = predicted == k, labels == k
-        if found.any() or wanted.any():
-            scores.append(2 * float((found & wanted).sum()) / float(found.sum() + wanted.sum()))
-    return {"f1": float(np.mean(scores)) if scores else math.nan, "accuracy": float(np.mean(predicted == labels))}
-
-
 def correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """Return Pearson's correlation of two vectors (n,), 0 if one is constant; of their ranks it is Spearman's."""
     x, y = x - x.mean(), y - y.mean()

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from textgym.classification import classification
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling import losses
 from textgym.reward_modeling.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
-from textgym.reward_modeling.metrics import Metrics, agreement, classification
+from textgym.reward_modeling.metrics import Metrics, agreement
 
 Targets = dict[str, Tensor]
 
@@ -267,7 +268,8 @@ class _Labels(Objective):
 
     def metrics(self, outputs: Tensor, items: Sequence[LabelledText]) -> Metrics:
         """Return the validation figures."""
-        return classification(self.log_probs(outputs).argmax(1).numpy(), self.targets(items)["label"].numpy(), len(self.classes))
+        found = classification(self.log_probs(outputs).argmax(1).numpy(), self.targets(items)["label"].numpy(), len(self.classes))
+        return {name: found[name] for name in ("f1", "accuracy")}
 
 
 class CrossEntropy(_Labels):

@@ -202,11 +202,14 @@ class _Attack:
             text = variant if isinstance(variant, str) else variant(prompt)
             ids = _token_ids(before, prompt.text, text, self.vocabulary)
         if self.task.allowed_tokens:
-            allowed = set(self.vocabulary.tokenizer.convert_tokens_to_ids(list(self.task.allowed_tokens)))
+            allowed = self.vocabulary.token_ids(self.task.allowed_tokens)
             ids = [i for i in ids if i in allowed]
         budget = self.task.max_new_tokens
         finish: FinishReason = "stop" if len(ids) < budget else "length"
-        ids = [*ids, min(self.vocabulary.eos_ids)][:budget]
+        if self.task.may_end:
+            ids = [*ids, min(self.vocabulary.eos_ids)][:budget]
+        elif not ids and self.task.allowed_tokens:
+            ids = self.vocabulary.token_ids(self.task.allowed_tokens[:1])  # something has to be chosen
         (text,) = self.vocabulary.decode_continuations([before], [ids])
         for end in self.task.stop:
             if end in text:

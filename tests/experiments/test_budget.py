@@ -1,0 +1,129 @@
+"""Budgets: learning stops after the iteration that spends them, whatever they count; a resumed run spends what is left."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import textgym
+from textgym.experiments import train as train_module
+from textgym.experiments.budget import Budget, read_budget
+from textgym.experiments.memory import peak_memory, reset_peak
+from textgym.experiments.train import TrainConfig, resume, train
+
+CPU = torch.device("cpu")
+SETTINGS = {"ppo": {"n_envs": 4, "n_steps": 10, "batch_size": 20}, "reinforce": {"n_envs": 4}}
+
+
+def config(agent, budget, **changes):
+    settings = {"device": "cpu", "max_new_tokens": 8, **SETTINGS.get(agent, {"n_envs": 4})}
+    options = {"evaluations": 2, "validation_prompts": 4, "test_prompts": 4, "checkpoints": 4, "tensorboard": False, **changes}
+    return TrainConfig("ReviewContinuation", agent, 20_000, 0, settings, budget=budget, **options)
+
+
+@pytest.mark.parametrize("agent", SETTINGS)
+@pytest.mark.parametrize("kind", ["tokens", "tokens-trained", "texts-scored"])
+def test_learning_stops_after_the_iteration_that_spends_the_budget(agent, kind, tmp_path):
+    amount = {"tokens": 100, "tokens-trained": 150, "texts-scored": 18}[kind]
+    seen = []
+    result = train(config(agent, f"{kind}={amount}"), tmp_path / "run", lambda done, total: seen.append((done, total)))
+    spent = result[kind.replace("-", "_")]
+    assert spent >= amount
+    assert seen[-1] == (spent, amount)
+    assert seen[-2][0] < amount  # not one iteration more
+    curve = [p["spent"] for p in result["curve"]]
+    assert curve[0] == 0
+    assert curve[-1] == spent
+    assert curve == sorted(curve)
+    assert result["tokens_generated"] >= result["texts_scored"] > 0
+    assert result["tokens_trained"] >= result["tokens_generated"] / 2
+    assert result["seconds"] > 0
+
+
+def test_a_budget_of_seconds_counts_learning_alone(tmp_path, monkeypatch):
+    measured = train_module.evaluate
+
+    def slow(*arguments):
+        train_module.time.sleep(0.3)
+        return measured(*arguments)
+
+    monkeypatch.setattr(train_module, "evaluate", slow)
+    result = train(config("reinforce", "seconds=0.4"), tmp_path / "run")
+    assert 0.4 <= result["seconds"] < 0.65  # three evaluations alone took more
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["ppo"])  # the one whose loop is not ours
+def test_kill_and_resume_spend_the_same(agent, tmp_path):
+    whole = train(config(agent, "tokens-trained=300"), tmp_path / "whole")
+    script = (
+        "import os, torch; torch.set_num_threads(1)\n"
+        "from tests.experiments.test_budget import config\n"
+        "from textgym.experiments.train import train\n"
+        f"run = config({agent!r}, 'tokens-trained=300')\n"
+        f"train(run, {str(tmp_path / 'killed')!r}, lambda done, total: os.kill(os.getpid(), 9) if done >= 200 else None)\n"
+    )
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    process = subprocess.run([sys.executable, "-c", script], cwd=root, check=False, capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    before = textgym.load_agent(next((tmp_path / "killed" / "checkpoints").glob("0*"))).learning_seconds
+    assert before > 0
+    resumed = resume(tmp_path / "killed")
+    assert resumed["seconds"] > before
+    for result in (whole, resumed):
+        for name in ("seconds", "tokens_per_second", "peak_memory"):
+            result.pop(name)
+    assert resumed == whole
+    assert (tmp_path / "killed" / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
+
+
+def test_the_control_spends_nothing_of_any_budget(tmp_path):
+    result = train(config("base", "seconds=1000", evaluations=1, checkpoints=0), tmp_path / "run")
+    assert (result["tokens_generated"], result["tokens_trained"], result["texts_scored"], result["seconds"]) == (0, 0, 0, 0.0)
+
+
+def test_an_agent_that_never_spends_the_budget_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "PATIENCE", 3)
+    monkeypatch.setattr(Budget, "spent", lambda *_: 0)
+    with pytest.raises(textgym.InvalidArgumentError, match="agent 'reinforce' spends no texts scored: give it another budget"):
+        train(config("reinforce", "texts-scored=100", evaluations=0, checkpoints=0), tmp_path / "run")
+
+
+def test_linear_schedule_follows_the_budget(tmp_path):
+    agent = textgym.make_agent("reinforce", "CopyToken", n_envs=8, device="cpu", lr_schedule="linear")
+    assert agent.progress == 0
+    agent.budget_share = lambda: 0.25
+    assert agent.progress == 0.25
+    agent.budget_share = lambda: 1.5
+    assert agent.progress == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tokens-trainde=1", "did you mean 'tokens-trained'"),
+        ("seconds", "written KIND=AMOUNT"),
+        ("seconds=soon", "written KIND=AMOUNT"),
+        ("seconds=0", "must be above 0"),
+        ("seconds=inf", "must be above 0"),
+        ("tokens=0.5", "must be at least 1"),
+    ],
+)
+def test_bad_budgets_are_one_line(text, message):
+    with pytest.raises(textgym.InvalidArgumentError, match=message):
+        TrainConfig("CopyToken", "ppo", budget=text)
+    assert str(read_budget("tokens-trained=50_000")) == "50,000 tokens trained on"
+
+
+def test_peak_memory_is_measured_anew():
+    reset_peak(CPU)
+    before = peak_memory(CPU)
+    block = np.ones(64 * 2**20, np.uint8)
+    assert 50 < peak_memory(CPU) - before < 90
+    del block
+    reset_peak(CPU)
+    assert peak_memory(CPU) - before < 40

@@ -1,0 +1,66 @@
+"""The task "ReviewClassification": one label is chosen, never the end; its data; its supervised control."""
+
+import numpy as np
+import pytest
+
+import textgym
+from textgym.envs.env import TextEnv
+from textgym.experiments.evaluate import evaluate
+from textgym.tasks import make_task
+
+TASK = make_task("ReviewClassification")
+
+
+def test_only_labels_may_be_chosen_and_one_ends_the_episode():
+    env = TextEnv(TASK)
+    ids = env.mdp.vocabulary.token_ids([" bad", " good"])
+    assert set(np.flatnonzero(env.action_masks())) == set(ids)
+    env.reset(options={"prompt_index": 0})
+    right = TASK.split("train")[0].references[0]
+    for token, label in zip(ids, (" bad", " good"), strict=True):
+        env.reset(options={"prompt_index": 0})
+        _, reward, terminated, _, info = env.step(token)
+        assert (reward, terminated) == (1.0 if label == right else -1.0, True)
+        assert info["label"] == right.strip()
+        assert info["continuation"] == label
+
+
+def test_prompts_are_sentences_with_the_sign_of_their_rating():
+    texts = {split: {p.text for p in prompts} for split, prompts in TASK.prompts.items()}
+    assert not texts["train"] & (texts["validation"] | texts["test"])
+    for split, prompts in TASK.prompts.items():
+        assert len(texts[split]) == len(prompts)
+        assert 0.48 < np.mean([p.references == (" good",) for p in prompts]) < 0.53
+        for p in prompts:
+            assert p.metadata["source"] in ("movie", "product")
+            assert abs(p.metadata["rating"]) >= 0.5
+            assert p.references == ((" good",) if p.metadata["rating"] > 0 else (" bad",))
+    with pytest.raises(textgym.InvalidArgumentError, match="least_rating must be above 0"):
+        make_task("ReviewClassification", least_rating=0)
+
+
+def test_an_agent_generates_labels():
+    agent = textgym.make_agent("base", "ReviewClassification", n_envs=2, device="cpu")
+    prompts = ["Wonderful. Is it good or bad? It is", "Awful. Is it good or bad? It is"]
+    for seed in range(5):
+        for prompt, text in zip(prompts, agent.generate(prompts, seed=seed), strict=True):
+            assert text in (f"{prompt} good", f"{prompt} bad")
+
+
+def test_the_supervised_control_is_much_better_than_chance_and_reloads(tmp_path):
+    agent = textgym.make_agent("supervised", "ReviewClassification", n_envs=2, device="cpu")
+    found = evaluate(agent, "validation", 400, 0)
+    assert found.classification["accuracy"] > 0.7 > found.classification["majority"] + 0.1
+    agent.save(tmp_path / "agent")
+    assert evaluate(textgym.load_agent(tmp_path / "agent"), "validation", 400, 0).continuations == found.continuations
+    with pytest.raises(textgym.InvalidArgumentError, match="needs a task with labels, which 'CopyToken-v0' does not have"):
+        textgym.make_agent("supervised", "CopyToken")
+
+
+@pytest.mark.slow
+def test_it_is_learnt():
+    settings = {"baseline": "moving-average", "n_envs": 64, "kl_coef": 0.02}
+    agent = textgym.make_agent("reinforce", "ReviewClassification", seed=0, device="cpu", **settings)
+    before = evaluate(agent, "validation", 600, 0).classification["accuracy"]
+    agent.learn(5_000)
+    assert before < 0.55 < 0.6 < evaluate(agent, "validation", 600, 0).classification["accuracy"]
