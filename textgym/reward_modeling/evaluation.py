@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.classification import classification
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
 from textgym.experiments.statistics import Estimate
 from textgym.reward_modeling.abilities import Abilities, Scorer
 from textgym.reward_modeling.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
-from textgym.reward_modeling.metrics import classification, correlation
+from textgym.reward_modeling.metrics import correlation
 from textgym.reward_modeling.reliability import Reliability, reliability, sides
 from textgym.reward_modeling.uncertainty import UncertaintyCheck, check_uncertainty
 
