@@ -58,7 +58,8 @@ class FittedReward:
             raise InvalidArgumentError(f"{where} was fitted by the loss {found['objective']!r}, which this textgym does not know")
         objective = OBJECTIVES[found["objective"]](**found["objective_settings"])
         scorer = scorer_class(found["scorer"]).load(folder, found["n_outputs"], found["scorer_settings"], device)
-        for name, now in scorer.sources().items():
+        guard = Guard.load(folder, device) if GUARD in found["files"] else None
+        for name, now in {**scorer.sources(), **(guard.sources() if guard else {})}.items():
             if now != found["sources"].get(name):
                 raise InvalidArgumentError(
                     f"{where} builds on the model {name!r}, whose files have changed since; restore them or fit again"
@@ -69,7 +70,7 @@ class FittedReward:
             objective.load_state_dict({k.removeprefix("objective."): v for k, v in state.items() if k.startswith("objective.")})
         except (KeyError, RuntimeError) as error:
             raise InvalidArgumentError(f"{where}: weights.safetensors does not fit its scorer: {' '.join(str(error).split())}") from None
-        self._take(scorer.to(device), objective, found, Guard.load(folder) if GUARD in found["files"] else None)
+        self._take(scorer.to(device), objective, found, guard)
 
     @classmethod
     def of(cls, scorer: "Scorer", objective: "Objective", description: dict[str, Any], guard: "Guard | None" = None) -> "FittedReward":
@@ -150,7 +151,7 @@ class FittedReward:
                 "objective": self.objective.name,
                 "objective_settings": self.objective.settings(),
                 "range": [self.low, self.high],
-                "sources": self.scorer.sources(),
+                "sources": {**self.scorer.sources(), **(self.guard.sources() if self.guard else {})},
             }
             self.description = describe(aside, {**self.description, **own}, self.scorer.packages)
             write_text(aside / DESCRIPTION, json.dumps(self.description, indent=1, ensure_ascii=False) + "\n")
