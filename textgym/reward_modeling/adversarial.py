@@ -246,7 +246,9 @@ class _Hardening:
         validation = judgements.split("validation").items
         order = np.random.default_rng(settings.seed).permutation(len(validation))
         half = len(validation) // 2
-        self._unread = [texts_of(validation[i])[0] for i in order[:half]]  # shown to the guard: its language model may know the training texts
+        self._unread = [
+            texts_of(validation[i])[0] for i in order[:half]
+        ]  # shown to the guard: its language model may know the training texts
         self._chooses = [validation[i] for i in order[half:]]  # chooses its thresholds
         self._trials: dict[str, dict[tuple[str, ...], None]] = {}  # by kind, each variant's texts on validation prompts; never learnt from
 

@@ -105,7 +105,9 @@ class Guard:
             warnings.simplefilter("ignore")  # scikit-learn's ConvergenceWarning: stopping early is a penalty, too
             model.fit(matrix, np.r_[np.zeros(n_human), np.ones(len(exploits))])
         features = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.__getitem__)
-        made = cls(frequent, features, vectorizer.idf_, centre, spread, model.coef_[0], float(model.intercept_[0]), 0.0, ceiling, improbability)
+        made = cls(
+            frequent, features, vectorizer.idf_, centre, spread, model.coef_[0], float(model.intercept_[0]), 0.0, ceiling, improbability
+        )
         made.threshold = float(np.quantile(made.log_odds(spared), share))
         return made
 
@@ -120,9 +122,9 @@ class Guard:
 
     def guarded(self, texts: Sequence[str], scores: Array) -> Array:
         """Return the scores, (n,), drawn down to the ceiling as far as the texts are not trusted; lower ones stay as they are."""
-        guarded = np.array(scores, np.float64)
+        guarded: Array = np.array(scores, np.float64)
         above = np.flatnonzero(guarded > self.ceiling)  # the others need not be read
-        guarded[above] -= (guarded[above] - self.ceiling) * (1 - self.trust([texts[i] for i in above]))
+        guarded[above] -= (guarded[above] - self.ceiling) * (1 - self.trust([texts[i] for i in above.tolist()]))
         return guarded
 
     def trust(self, texts: Sequence[str]) -> Array:
@@ -155,7 +157,6 @@ class Guard:
         improbability = None if reading is None else Improbability(**reading, frequency=arrays.pop("frequency"), device=device)
         guard: Guard = made(**words, **arrays, bias=bias, improbability=improbability)
         return guard
-
 
     def sources(self) -> dict[str, str]:
         """Return the SHA-256 of the language model behind it, by name."""

@@ -95,9 +95,9 @@ class Improbability:
                 # causal attention never looks right, so padding on the right needs no mask
                 hidden = self._lm.trunk[0](input_ids=input_ids[:, : longest - 1], use_cache=False).last_hidden_state  # (n, L - 1, hidden)
                 keep = mask[:, 1:longest].bool()
-                pieces = zip(hidden[keep].split(LOGITS), input_ids[:, 1:longest][keep].split(LOGITS), strict=True)
+                pieces = zip(torch.split(hidden[keep], LOGITS), torch.split(input_ids[:, 1:longest][keep], LOGITS), strict=True)
                 nats = torch.cat([cross_entropy(self._lm.logits(h).float(), chosen, reduction="none") for h, chosen in pieces])
-                for row, part in zip(rows, nats.split(keep.sum(1).tolist()), strict=True):
+                for row, part in zip(rows, torch.split(nats, keep.sum(1).tolist()), strict=True):
                     found[row] = -part.double().cpu().numpy(), self.frequency[bodies[row]]
         return found
 
@@ -107,7 +107,7 @@ class Improbability:
         end, tokens = float(log_probs[-1]), log_probs[:-1]
         n = len(tokens)
         if not n:
-            return np.r_[np.zeros(N_FIGURES - 1), end]
+            return np.append(np.zeros(N_FIGURES - 1), end)
         gain = tokens - by_frequency
         fours, gains = _means_of_runs(tokens, 4), _means_of_runs(gain, 4)
         return np.array(
@@ -141,6 +141,6 @@ class Improbability:
 def _means_of_runs(values: Array, size: int) -> Array:
     """Return the means of all runs of `size` neighbours; of a shorter array, its mean."""
     if len(values) <= size:
-        return values.mean(keepdims=True)
+        return np.full(1, values.mean())
     total = np.cumsum(np.r_[0.0, values])
     return np.asarray((total[size:] - total[:-size]) / size)
