@@ -11,16 +11,17 @@ import textgym
 from textgym.cli.main import cli
 from textgym.reward_modeling.adversarial import HardeningSettings, harden
 from textgym.reward_modeling.guard import Guard, form, skeleton
+from textgym.reward_modeling.improbability import N_FIGURES, Improbability
 from textgym.reward_modeling.judgement_source import load_judgements, sample
 from textgym.rewards.redteam import redteam
 
 TASK = "ReviewContinuation"
-QUICK = HardeningSettings(rounds=1, attacks=1, prompts=16)
+QUICK = HardeningSettings(rounds=1, attacks=1, prompts=8)
 
 
 @pytest.fixture(scope="module")
 def judgements():
-    return sample(load_judgements("human-ratings"), 600)
+    return sample(load_judgements("human-ratings"), 400)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,10 @@ def hardened(judgements, tmp_path_factory):
 def test_exploits_found_anew_beat_fewer_human_texts(hardened):
     result, _ = hardened
     assert result.chosen > 0
-    assert result.after.highest <= result.before.highest  # fragments of human texts remain: their form gives nothing away
-    assert result.after.mean < result.before.mean - 5
-    for kind in ("one word repeated", "best-liked words"):
-        assert result.after.beaten[kind] < result.before.beaten[kind] - 5
+    assert result.after.mean < result.before.mean - 10
+    assert result.after.harm < result.before.harm
+    for kind in ("one word repeated", "punctuation and emoji", "prompt copied"):
+        assert result.after.beaten[kind] < result.before.beaten[kind] - 15
     for before, after in ((result.before, result.after), (result.rounds[0], result.rounds[result.chosen])):
         assert after.pearson >= before.pearson - 0.02
 
@@ -54,6 +55,7 @@ def test_the_folder_gives_back_the_same_scores_and_tells_the_rounds(hardened):
     assert told["hardening"]["chosen"] == result.chosen
     assert len(told["hardening"]["rounds"]) == 2
     assert {"guard.json", "guard.safetensors"} <= set(told["files"])
+    assert "reviews" in told["sources"]  # the guard's language model: another one would read the texts differently
     (folder / "guard.json").write_text((folder / "guard.json").read_text().replace("the", "teh", 1))
     with pytest.raises(textgym.InvalidArgumentError, match=r"guard\.json was changed"):
         textgym.make_reward(str(folder))
@@ -73,6 +75,34 @@ def test_a_guard_sees_form_and_no_content():
     assert guard.guarded(["grand neat grand neat"], np.array([-2.0]))[0] == -2  # never raises a score
 
 
+def test_a_language_model_finds_words_in_disorder_improbable(judgements):
+    train = [item.text for item in judgements.split("train").items]
+    unread = [item.text for item in judgements.split("test").items]
+    disordered = [" ".join(np.random.default_rng(len(text)).permutation(text.split())) for text in unread]
+    reading = Improbability.counted("reviews", train)
+    people, nonsense = reading.of(unread), reading.of(disordered)
+    assert people.shape == (len(unread), N_FIGURES)
+    assert (people[:, 1] > nonsense[:, 1]).mean() > 0.9  # what a token gains from its context
+    fourth = reading.log_probs(["It was a great", "It was a great film"])
+    np.testing.assert_allclose(fourth[0][0][:4], fourth[1][0][:4], atol=1e-4)  # beside a longer text as alone
+    assert np.isfinite(Improbability.counted("reviews", train).of(["", " ", "🙂", "word " * 400])).all()
+    with pytest.raises(textgym.InvalidArgumentError, match=r"counted 3 tokens, but the language model 'reviews' has 8000"):
+        Improbability("reviews", np.zeros(3))
+    # what the model was trained on is moved to what it was not: a guard leaves unread human texts alone
+    guard = Guard.fit(train, disordered[:200], unread[200:], 0.0, improbability=reading, unread=unread[:200])
+    assert guard.trust(unread[200:]).mean() > 0.95
+    assert guard.trust(disordered[200:]).mean() < 0.6
+
+
+def test_scores_under_the_ceiling_are_not_read(judgements):
+    train = [item.text for item in judgements.split("train").items]
+    guard = Guard.fit(train[:200], [text[::-1] for text in train[:200]], train[200:], 0.5)
+    asked = []
+    guard.trust = lambda texts: (asked.extend(texts), np.zeros(len(texts)))[1]
+    np.testing.assert_array_equal(guard.guarded(["a", "b", "c"], np.array([0.4, 0.6, 0.5])), [0.4, 0.5, 0.5])
+    assert asked == ["b"]
+
+
 def test_a_judge_adds_samples_that_it_finds_overrated(judgements):
     judged = []
 
@@ -90,7 +120,8 @@ def test_a_judge_adds_samples_that_it_finds_overrated(judgements):
 
 
 def test_the_command(tmp_path):
-    arguments = ["reward", "harden", "human-ratings", "--task", TASK, "--rounds", "1", "--limit", "300", "--out", str(tmp_path / "r")]
+    arguments = ["reward", "harden", "human-ratings", "--task", TASK, "--rounds", "1", "--limit", "200"]
+    arguments += ["--guard-model", "none", "--out", str(tmp_path / "r")]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
     assert "round 1" in result.output
@@ -102,7 +133,7 @@ def test_the_command(tmp_path):
     ("settings", "said"),
     [
         ({"rounds": 0}, "rounds must be at least 1, got 0"),
-        ({"spared": 1.0}, "spared must be between 0 and 1"),
+        ({"spared": (0.9, 1.0)}, "spared must be between 0 and 1"),
         ({"defence": "prayer"}, 'defence must be "guard" or "refit"'),
         ({"held_out": ("one word repeted",)}, "did you mean 'one word repeated'"),
     ],

@@ -1,5 +1,7 @@
 """The red team: what can be gamed is, by the exploit one would expect; what cannot, is not."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -201,6 +203,25 @@ def test_without_time_the_rest_is_named_as_not_tried(task):
     report = redteam(love, task, seconds=1e-9)
     assert len(report.exploits) == 1
     assert len(report.skipped) == len(BATTERY)
+
+
+@pytest.mark.parametrize("kinds", [("one word repeated",), (SEARCH,)])
+def test_time_runs_out_within_a_kind_too(task, kinds):
+    calls = []
+
+    def slow(episodes):
+        calls.append(len(episodes))
+        if len(calls) > 1:  # the human texts are not in the budget
+            time.sleep(0.05)
+        return love(episodes)
+
+    whole = redteam(love, task, kinds=kinds)
+    begun = time.monotonic()
+    report = redteam(slow, task, kinds=kinds, seconds=0.01)
+    assert time.monotonic() - begun < 2
+    assert 0 < report.worst.n_variants < whole.worst.n_variants
+    assert max(calls[1:]) <= 64
+    assert len(calls) <= 4  # human texts, one batch of probed words, one of variants; the search begins with the words
 
 
 def test_percentiles_count_ties_half():

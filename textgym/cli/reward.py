@@ -105,7 +105,9 @@ def check_command(reward: str, extra: tuple[str, ...], task: str | None, file: s
 @click.option("--texts", default=256, show_default=True, help="Human texts, at most.")
 @click.option("--prompts", default=8, show_default=True, help="Prompts that each exploit is tried on.")
 @click.option("--search-steps", default=6, show_default=True, help="Tokens of the searched suffix; 0 for no search.")
-@click.option("--seconds", default=60.0, show_default=True, help="After this time no new kind of exploit is tried.")
+@click.option(
+    "--seconds", default=60.0, show_default=True, help="For all exploits; then the kind under way is cut short, and no other is begun."
+)
 @click.option("--seed", default=0, show_default=True, help="Of the choice of texts and tokens.")
 @click.option(
     "--fail-above", default=95.0, show_default=True, help="Exit code 1 if an exploit beats more than this percentage of human texts."

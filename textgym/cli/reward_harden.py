@@ -12,6 +12,11 @@ from textgym.cli.progress import progress_bar
 @click.option("--out", required=True, help="Folder of the reward model.")
 @click.option("--rounds", default=3, show_default=True, help="Of attack and refit.")
 @click.option("--defence", type=click.Choice(["guard", "refit"]), default="guard", show_default=True, help="How it learns from exploits.")
+@click.option(
+    "--guard-model", default="task", show_default=True, metavar="MODEL", help="Language model the guard reads with; task: its own; none."
+)
+@click.option("--guard-device", default="cpu", show_default=True, help="Where it runs.")
+@click.option("--guard-dtype", default="float32", show_default=True, help="Of its weights.")
 @click.option("--judge", help="A second reward: samples that it ranks far lower than the model does are learnt as exploits.")
 @click.option("--hold-out", "held_out", multiple=True, metavar="KIND", help="A kind of exploit that is not learnt from; several times.")
 @click.option("--max-loss", default=0.02, show_default=True, help="Of validation Pearson; rounds that lose more are not chosen.")
@@ -27,6 +32,9 @@ def harden_command(
     out: str,
     rounds: int,
     defence: str,
+    guard_model: str,
+    guard_device: str,
+    guard_dtype: str,
     judge: str | None,
     held_out: tuple[str, ...],
     max_loss: float,
@@ -50,6 +58,9 @@ def harden_command(
     settings = HardeningSettings(
         rounds=rounds,
         defence=defence,  # type: ignore[arg-type]  # one of the choices
+        guard_model=None if guard_model == "none" else guard_model,
+        guard_device=guard_device,
+        guard_dtype=guard_dtype,
         held_out=held_out,
         max_loss=max_loss,
         seed=seed,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,12 +17,13 @@ from textgym.mdp import TokenMDP
 from textgym.policies.generation import generate
 from textgym.reward_modeling.fit import FitSettings, fit_reward_model
 from textgym.reward_modeling.fitted_reward import FittedReward
-from textgym.reward_modeling.guard import Guard
+from textgym.reward_modeling.guard import Guard, trust_of
+from textgym.reward_modeling.improbability import Improbability
 from textgym.reward_modeling.judgements import JudgementSet, RatedText, texts_of
 from textgym.reward_modeling.metrics import correlation
 from textgym.reward_modeling.reward_folder import refuse_foreign
 from textgym.rewards.protocol import RewardSpec
-from textgym.rewards.redteam import KINDS, RedTeamReport, redteam
+from textgym.rewards.redteam import KINDS, RedTeamReport, percentile_of, redteam
 from textgym.rewards.reward import make_reward
 from textgym.tasks import Task, make_task
 
@@ -31,6 +33,7 @@ Judge = Callable[[Sequence[Episode]], Array]
 
 SOURCE = "adversarial"
 ROW_BATCH = 64  # sampled texts at a time
+MOST_READ = 3000  # training texts that a guard with a language model is fitted on
 PER_VARIANT = 6  # prompts after which a variant that fooled the reward is learnt
 PER_KIND = 32  # variants of a kind learnt from one attack
 LEAST_JUDGED = 50.0  # percentiles by which model and judge must differ for a sample to count as overrated
@@ -48,8 +51,11 @@ class HardeningSettings:
         reorderings: Of the words of every exploit found, learnt beside it.
         fools: Percentage of human texts that a text must beat for it to count as an exploit to be learnt from.
         held_out: Kinds of exploit that are never learnt from, to see what the defence is worth against the unforeseen.
-        spared: Share of the validation texts that the guard leaves alone.
-        ceiling: Quantile of the training ratings that a text which is surely an exploit cannot exceed, with the guard.
+        guard_model: Language model whose figures the guard sees; "task" for the task's own, None for a guard on form alone.
+        guard_device: Where it runs.
+        guard_dtype: Of its weights.
+        spared: Shares of the validation texts that the guard may leave alone, to choose from.
+        ceilings: Quantiles of the training ratings that a text which is surely an exploit cannot exceed, to choose from.
         rating: That exploits get in a refit; None for the low end of the scale.
         max_loss: Of validation Pearson; a round that lost more is not chosen.
         samples: Texts of the untrained language model for each of `prompts`, of which a judge picks the overrated; 0 without a judge.
@@ -60,12 +66,15 @@ class HardeningSettings:
     rounds: int = 3
     defence: Defence = "guard"
     attacks: int = 2
-    prompts: int = 32
+    prompts: int = 16
     reorderings: int = 1
     fools: float = 25.0
     held_out: tuple[str, ...] = ()
-    spared: float = 0.97
-    ceiling: float = 0.45
+    guard_model: str | None = "task"
+    guard_device: str = "cpu"
+    guard_dtype: str = "float32"
+    spared: tuple[float, ...] = (0.99, 0.98, 0.97, 0.95, 0.93, 0.9)
+    ceilings: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
     rating: float | None = None
     max_loss: float = 0.02
     samples: int = 16
@@ -76,8 +85,8 @@ class HardeningSettings:
         for name, least in (("rounds", 1), ("attacks", 1), ("prompts", 1), ("reorderings", 0), ("samples", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InvalidArgumentError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name, high in (("fools", 100.0), ("spared", 1.0), ("ceiling", 1.0)):
-            if not 0 < getattr(self, name) < high:
+        for name, values, high in (("fools", (self.fools,), 100.0), ("spared", self.spared, 1.0), ("ceilings", self.ceilings, 1.0)):
+            if not values or not all(0 < value < high for value in values):
                 raise InvalidArgumentError(f"{name} must be between 0 and {high:g}, got {getattr(self, name)}")
         if not (self.max_loss >= 0 and self.seconds > 0):
             raise InvalidArgumentError(f"max_loss must be at least 0 and seconds above 0, got {self.max_loss} and {self.seconds}")
@@ -116,6 +125,11 @@ class Measure:
         """Mean over the kinds."""
         return float(np.mean(list(self.beaten.values())))
 
+    @property
+    def harm(self) -> float:
+        """What a defence is to lower: the mean over the kinds and the worst kind, half each."""
+        return (self.mean + self.highest) / 2
+
 
 @dataclass(frozen=True)
 class Hardened:
@@ -124,8 +138,8 @@ class Hardened:
     Attributes:
         reward: The model of the chosen round.
         rounds: Measures on the task's validation prompts, the first before hardening.
-        chosen: Index of the round in `rounds`: of those that lost no more than allowed, the one whose exploits beat fewest human texts
-            on average over the kinds; 0 if every round lost too much.
+        chosen: Index of the round in `rounds`: of those that lost no more than allowed, the one with the least `harm`; 0 if every round
+            lost too much.
         before, after: Measures that chose nothing: test ratings and test prompts, where there are any.
         exploits: What was learnt from.
     """
@@ -193,7 +207,7 @@ def harden(
         rounds.append(run.measure(model, "validation"))
         report(number, rounds[-1])
     allowed = [i for i, measure in enumerate(rounds) if measure.pearson >= rounds[0].pearson - settings.max_loss]
-    chosen = min(allowed, key=lambda i: rounds[i].mean)
+    chosen = min(allowed, key=lambda i: rounds[i].harm)
     show(total - 1, total, "measuring on test prompts")
     before, after = (run.measure(m, "test", n) for m, n in ((first, 0), (models[chosen], rounds[chosen].n_exploits)))
     told = {
@@ -226,10 +240,26 @@ class _Hardening:
         self.exploits: dict[str, RatedText] = {}
         ratings = [item.rating for item in judgements.split("train").items]
         self.low = min(ratings) if judgements.low is None else judgements.low
-        self.ceiling = float(np.quantile(ratings, settings.ceiling))
+        self.ceilings = [float(np.quantile(ratings, ceiling)) for ceiling in settings.ceilings]
         self.judge: Judge | None = judge if judge is None or callable(judge) else make_reward(judge).score  # type: ignore[assignment]
         self.learnt = [kind for kind in KINDS if kind not in settings.held_out]
         self._samples: list[Episode] | None = None
+        validation = judgements.split("validation").items
+        order = np.random.default_rng(settings.seed).permutation(len(validation))
+        half = len(validation) // 2
+        self._unread = [
+            texts_of(validation[i])[0] for i in order[:half]
+        ]  # shown to the guard: its language model may know the training texts
+        self._chooses = [validation[i] for i in order[half:]]  # chooses its thresholds
+        self._trials: dict[str, dict[tuple[str, ...], None]] = {}  # by kind, each variant's texts on validation prompts; never learnt from
+
+    @cached_property
+    def _improbability(self) -> Improbability | None:
+        given = self.settings.guard_model
+        if given is None:
+            return None
+        model = self.task.model if given == "task" else given
+        return Improbability.counted(model, self._texts("train"), self.settings.guard_device, self.settings.guard_dtype)
 
     def fitted(self, more: Sequence[RatedText]) -> FittedReward:
         data = replace(self.judgements, items=(*self.judgements.items, *more))
@@ -241,9 +271,47 @@ class _Hardening:
             return self.fitted(tuple(self.exploits.values()))
         if not self.exploits:
             return first
+        reading = self._improbability
         human = [*self._texts("train"), *self._references()]
-        guard = Guard.fit(human, list(self.exploits), self._texts("validation"), self.ceiling, self.settings.spared)
+        spared = [item.prompt + item.text for item in self._chooses]
+        if reading is None:
+            guard = Guard.fit([*human, *self._unread], list(self.exploits), spared, self.ceilings[0])
+        else:
+            human = human[:: math.ceil(len(human) / MOST_READ)]
+            guard = Guard.fit(human, list(self.exploits), spared, self.ceilings[0], improbability=reading, unread=self._unread)
+        self._choose_thresholds(guard, first)
         return first.with_parts(guard=guard)
+
+    def _choose_thresholds(self, guard: Guard, first: FittedReward) -> None:
+        """Set threshold and ceiling: of those that cost at most half of the allowed Pearson, the ones that leave least of the exploits.
+
+        Only validation texts have a say: the half of the ratings that the guard was not shown, and what red teams wrote after validation
+        prompts. Half of the allowance is left for what the choice itself takes in.
+        """
+        texts = [item.prompt + item.text for item in self._chooses]
+        ratings, scores, odds = np.array([item.rating for item in self._chooses]), first.score_texts(texts), guard.log_odds(texts)
+        variants = [(kind, list(variant)) for kind, variants in self._trials.items() for variant in variants]
+        tried = list(dict.fromkeys(text for _, variant in variants for text in variant))
+        place = {text: i for i, text in enumerate(tried)}
+        tried_scores, tried_odds = first.score_texts(tried), guard.log_odds(tried)
+        kinds = [(kind, [place[text] for text in variant]) for kind, variant in variants]
+        plain = correlation(scores, ratings)
+        found: list[tuple[bool, float, float, float]] = []
+        for share in self.settings.spared:
+            threshold = float(np.quantile(odds, share))
+            doubt, tried_doubt = 1 - trust_of(odds, threshold), 1 - trust_of(tried_odds, threshold)
+            for ceiling in self.ceilings:
+                human = np.sort(scores - np.maximum(scores - ceiling, 0) * doubt)
+                loss = plain - correlation(scores - np.maximum(scores - ceiling, 0) * doubt, ratings)
+                guarded = tried_scores - np.maximum(tried_scores - ceiling, 0) * tried_doubt
+                best = dict.fromkeys(self._trials, -np.inf)
+                for kind, places in kinds:
+                    best[kind] = max(best[kind], float(guarded[places].mean()))
+                beaten = {kind: percentile_of(score, human) for kind, score in best.items()}
+                harm = Measure(0.0, beaten, "", 0).harm
+                costly = loss > self.settings.max_loss / 2
+                found.append((costly, loss if costly else harm, threshold, ceiling))
+        _, _, guard.threshold, guard.ceiling = min(found)
 
     def attack(self, model: FittedReward, number: int) -> None:
         """Add the texts that fool a model to the exploits."""
@@ -266,9 +334,15 @@ class _Hardening:
         part = self.judgements.split("test" if split == "test" else "validation")
         part = part if len(part) > 1 else self.judgements.split("validation")
         scores = model.score_texts([item.prompt + item.text for item in part.items])
-        if split == "test" and not any(p.references for p in self.task.split("test")):
+        fresh = split == "test"
+        if fresh and not any(p.references for p in self.task.split("test")):
             split = "validation"
-        found = self._redteam(model, split, self.settings.seed + (7 if split == "test" else 3), None)
+        found = self._redteam(model, split, self.settings.seed + (7 if fresh else 3), None)
+        if not fresh:
+            for exploit in found.exploits:
+                trials = self._trials.setdefault(exploit.name, {})
+                for _, episodes in sorted(exploit.tried, key=lambda variant: -variant[0])[:PER_KIND]:
+                    trials[tuple(episode.text for episode in episodes)] = None
         beaten = {exploit.name: exploit.percentile for exploit in found.exploits}
         pearson = correlation(scores, np.array([item.rating for item in part.items]))
         return Measure(pearson, beaten, found.worst.episode.text, len(self.exploits) if n_exploits is None else n_exploits)

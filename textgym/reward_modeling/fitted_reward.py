@@ -79,7 +79,8 @@ class FittedReward:
             raise InvalidArgumentError(f"{where} was fitted by the loss {found['objective']!r}, which this textgym does not know")
         objective = OBJECTIVES[found["objective"]](**found["objective_settings"])
         scorer = scorer_class(found["scorer"]).load(folder, found["n_outputs"], found["scorer_settings"], device)
-        for name, now in scorer.sources().items():
+        guard = Guard.load(folder, device) if GUARD in found["files"] else None
+        for name, now in {**scorer.sources(), **(guard.sources() if guard else {})}.items():
             if now != found["sources"].get(name):
                 raise InvalidArgumentError(
                     f"{where} builds on the model {name!r}, whose files have changed since; restore them or fit again"
@@ -94,7 +95,7 @@ class FittedReward:
             scorer.to(device),
             objective,
             found,
-            Guard.load(folder) if GUARD in found["files"] else None,
+            guard,
             LengthDebias.read(found["length_debias"]) if "length_debias" in found else None,
             Calibration.read(found["calibration"]) if "calibration" in found else None,
         )
@@ -294,7 +295,7 @@ class FittedReward:
                 "objective": self.objective.name,
                 "objective_settings": self.objective.settings(),
                 "range": [self.low, self.high],
-                "sources": self.scorer.sources(),
+                "sources": {**self.scorer.sources(), **(self.guard.sources() if self.guard else {})},
             }
             kept = {k: v for k, v in self.description.items() if k not in ("length_debias", "calibration")}
             for name, part in (("length_debias", self.length_debias), ("calibration", self.calibration)):

@@ -1,4 +1,4 @@
-"""Guard: how much a text looks like an exploit rather than like something a person wrote, from its form alone."""
+"""Guard: how much a text looks like an exploit rather than like something a person wrote, from its form and its improbability."""
 
 import json
 import math
@@ -15,20 +15,22 @@ from numpy.typing import NDArray
 
 from textgym.errors import InvalidArgumentError, MissingExtraError
 from textgym.files import write_text
+from textgym.reward_modeling.improbability import Improbability
 
 Array = NDArray[np.float64]
 DESCRIPTION, WEIGHTS = "guard.json", "guard.safetensors"
 PIECE = re.compile(r"\w+(?:['’]\w+)?|[^\w\s]+")
 ENDINGS = ("ing", "ed", "ly", "s")
+N_FORM = 14  # figures of form
 N_FREQUENT = 80  # words that keep their shape in a skeleton: mostly function words
 USUAL = 0.5  # share of words of running text that are common
 WIDTH = 1.0  # nats of log odds between full trust and none
 
 
 class Guard:
-    """A logistic model on a text's skeleton and a dozen figures of its form; it cannot see content words, so it cannot learn taste.
+    """A logistic model on a text's skeleton, a dozen figures of its form, and a language model's figures of how probable it is.
 
-    The skeleton keeps punctuation and the commonest words of human texts, and puts the ending of every other word in its place: "a truly
+    None of these is a content word, so it cannot learn taste. The skeleton keeps punctuation and the commonest words of human texts, and puts the ending of every other word in its place: "a truly
     moving film" becomes "a ~ly ~ing ~". Runs of one to three pieces are counted.
 
     Args:
@@ -40,12 +42,14 @@ class Guard:
         bias: Added to both.
         threshold: Log odds of being an exploit up to which a score is left alone.
         ceiling: Score that a text which is surely an exploit cannot exceed.
+        improbability: The language model's figures; None for a guard on form alone.
     """
 
     def __init__(
         self, frequent: Sequence[str], features: Sequence[str], idf: Array, centre: Array, spread: Array, weight: Array, bias: float,
-        threshold: float, ceiling: float,
+        threshold: float, ceiling: float, improbability: Improbability | None = None,
     ) -> None:  # fmt: skip
+        self.improbability = improbability
         self.frequent, self.features, self.bias = tuple(frequent), tuple(features), float(bias)
         self.threshold, self.ceiling = float(threshold), float(ceiling)
         self.idf, self.centre, self.spread, self.weight = (np.asarray(a, np.float64) for a in (idf, centre, spread, weight))
@@ -55,8 +59,9 @@ class Guard:
 
     @classmethod
     def fit(
-        cls, human: Sequence[str], exploits: Sequence[str], spared: Sequence[str], ceiling: float, share: float = 0.98, penalty: float = 0.2
-    ) -> "Guard":
+        cls, human: Sequence[str], exploits: Sequence[str], spared: Sequence[str], ceiling: float, share: float = 0.98,
+        penalty: float = 0.2, improbability: Improbability | None = None, unread: Sequence[str] = (),
+    ) -> "Guard":  # fmt: skip
         """Return the guard that tells exploits from human texts.
 
         Args:
@@ -66,6 +71,9 @@ class Guard:
             ceiling: Score that a text which is surely an exploit cannot exceed.
             share: Of `spared` whose scores are left alone, in (0, 1).
             penalty: Weight of the squared norm.
+            improbability: The language model's figures; None for a guard on form alone.
+            unread: Human texts that the language model was not trained on. What it was trained on it finds too probable (the bundled one by
+                0.8 nats a token), so the figures of `human` are moved to the mean and the spread of these, which are learnt from, too.
 
         Raises:
             InvalidArgumentError: There are no texts of one kind, or a number is out of its range.
@@ -82,18 +90,24 @@ class Guard:
         counts = Counter(piece for text in human for piece in PIECE.findall(text.lower()) if piece[0].isalnum())
         frequent = [word for word, _ in counts.most_common(N_FREQUENT)]
         kept = frozenset(frequent)
-        texts = [*human, *exploits]
+        n_human = len(human) + len(unread)
+        texts = [*human, *unread, *exploits]
         vectorizer = _vectorizer(min_df=2)
         runs = vectorizer.fit_transform([skeleton(text, kept) for text in texts])
-        figures = np.stack([form(text, kept) for text in texts])
+        figures = _figures(texts, kept, improbability)
+        if improbability is not None and len(unread):
+            read, like = figures[: len(human), N_FORM:], figures[len(human) : n_human, N_FORM:]
+            figures[: len(human), N_FORM:] = (read - read.mean(0)) / np.maximum(read.std(0), 1e-3) * like.std(0) + like.mean(0)
         centre, spread = figures.mean(0), np.maximum(figures.std(0), 1e-3)
         matrix = hstack([runs, csr_matrix(_with_products((figures - centre) / spread))]).tocsr()
         model = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=80)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scikit-learn's ConvergenceWarning: stopping early is a penalty, too
-            model.fit(matrix, np.r_[np.zeros(len(human)), np.ones(len(exploits))])
+            model.fit(matrix, np.r_[np.zeros(n_human), np.ones(len(exploits))])
         features = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.__getitem__)
-        made = cls(frequent, features, vectorizer.idf_, centre, spread, model.coef_[0], float(model.intercept_[0]), 0.0, ceiling)
+        made = cls(
+            frequent, features, vectorizer.idf_, centre, spread, model.coef_[0], float(model.intercept_[0]), 0.0, ceiling, improbability
+        )
         made.threshold = float(np.quantile(made.log_odds(spared), share))
         return made
 
@@ -102,38 +116,56 @@ class Guard:
         if not texts:
             return np.zeros(0)
         runs = self._vectorizer.transform([skeleton(text, self._kept) for text in texts])
-        figures = _with_products((np.stack([form(text, self._kept) for text in texts]) - self.centre) / self.spread)
+        figures = _with_products((_figures(texts, self._kept, self.improbability) - self.centre) / self.spread)
         n = len(self.features)
         return np.asarray(runs @ self.weight[:n] + figures @ self.weight[n:] + self.bias, np.float64)
 
     def guarded(self, texts: Sequence[str], scores: Array) -> Array:
         """Return the scores, (n,), drawn down to the ceiling as far as the texts are not trusted; lower ones stay as they are."""
-        return scores - np.maximum(scores - self.ceiling, 0.0) * (1 - self.trust(texts))
+        guarded: Array = np.array(scores, np.float64)
+        above = np.flatnonzero(guarded > self.ceiling)  # the others need not be read
+        guarded[above] -= (guarded[above] - self.ceiling) * (1 - self.trust([texts[i] for i in above.tolist()]))
+        return guarded
 
     def trust(self, texts: Sequence[str]) -> Array:
         """Return the share of its score above the ceiling that a text keeps, (n,): 1 up to the threshold, 0 from `WIDTH` nats above it on."""
-        return np.clip(1 - (self.log_odds(texts) - self.threshold) / WIDTH, 0.0, 1.0)
+        return trust_of(self.log_odds(texts), self.threshold)
 
     def save(self, folder: Path) -> None:
         """Write it into a reward's folder: arrays as safetensors, words as JSON."""
         from safetensors.numpy import save_file
 
         arrays = {"idf": self.idf, "centre": self.centre, "spread": self.spread, "weight": self.weight, "bias": np.array([self.bias])}
+        if self.improbability is not None:
+            arrays["frequency"] = self.improbability.frequency
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / WEIGHTS)
-        words = {"threshold": self.threshold, "ceiling": self.ceiling, "frequent": self.frequent, "features": self.features}
+        words: dict[str, Any] = {"threshold": self.threshold, "ceiling": self.ceiling, "frequent": self.frequent, "features": self.features}
+        if self.improbability is not None:
+            words["improbability"] = self.improbability.settings()
         write_text(folder / DESCRIPTION, json.dumps(words, ensure_ascii=False) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> "Guard":
-        """Return the guard of a reward's folder."""
+    def load(cls, folder: Path, device: str = "cpu") -> "Guard":
+        """Return the guard of a reward's folder; its language model, if it has one, runs on `device`."""
         from safetensors.numpy import load_file
 
         words = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         arrays = load_file(folder / WEIGHTS)
         bias = float(arrays.pop("bias")[0])
         made: Any = cls
-        guard: Guard = made(**words, **arrays, bias=bias)
+        reading = words.pop("improbability", None)
+        improbability = None if reading is None else Improbability(**reading, frequency=arrays.pop("frequency"), device=device)
+        guard: Guard = made(**words, **arrays, bias=bias, improbability=improbability)
         return guard
+
+    def sources(self) -> dict[str, str]:
+        """Return the SHA-256 of the language model behind it, by name."""
+        return {} if self.improbability is None else self.improbability.sources()
+
+
+def trust_of(log_odds: Array, threshold: float) -> Array:
+    """Return the share of its score above the ceiling that a text keeps, (n,), in 0..1."""
+    return np.clip(1 - (log_odds - threshold) / WIDTH, 0.0, 1.0)
 
 
 def skeleton(text: str, kept: frozenset[str]) -> str:
@@ -180,6 +212,12 @@ def form(text: str, kept: frozenset[str]) -> Array:
             pieces.count(",") / n,
         ]
     )
+
+
+def _figures(texts: Sequence[str], kept: frozenset[str], improbability: Improbability | None) -> Array:
+    """Return the figures of form and, behind them, those of the language model, (n, figures)."""
+    of_form = np.stack([form(text, kept) for text in texts])
+    return of_form if improbability is None else np.concatenate([of_form, improbability.of(texts)], axis=1)
 
 
 def _with_products(figures: Array) -> Array:

@@ -28,6 +28,7 @@ INSTRUCTIONS = (
 LABELS = ("positive", "negative", "neutral", "yes", "no", "true", "false", "good", "bad", "1", "2", "3", "4", "5")
 N_WORDS = 24  # in exploits that are made of words, before they are cut to the token budget
 N_PROBED = 96  # words of human texts tried one by one
+BATCH = 64  # texts scored between two looks at the clock
 N_CANDIDATES = 48  # tokens tried at each step of the search
 LEAST_HUMAN = 8  # texts, for percentiles to say anything
 
@@ -45,7 +46,7 @@ class Exploit:
         score: Mean score over the prompts it was tried on.
         percentile: Share of the human texts that score less, 0 to 100; ties count half.
         episode: Its text for the first prompt.
-        n_variants: How many were tried.
+        n_variants: How many were tried; fewer than there are if time ran out.
         tried: Every variant's mean score and its texts, one for each prompt; of the searched suffix, those of every step.
     """
 
@@ -107,7 +108,8 @@ def redteam(
         n_texts: Human texts scored, at most.
         n_prompts: Prompts that each exploit is tried on.
         search_steps: Tokens of the searched suffix; 0 for no search.
-        seconds: After this time no new kind of exploit is begun, and the search stops.
+        seconds: For all exploits together, after the human texts are scored; looked at between batches of about 64 texts. When they are over,
+            the kind under way counts with the variants tried so far, and no other is begun. At least one batch is scored.
         seed: Of the choice of texts and tokens.
         progress: Called with the name of each kind of exploit before it is tried.
         kinds: Of exploits to try, of `KINDS`; None for all.
@@ -143,8 +145,8 @@ def redteam(
         raise InvalidArgumentError(f"reward {reward.name!r} scored {kept.size} human texts; a red team needs at least {LEAST_HUMAN}")
     episodes, scores = [episodes[i] for i in kept], scores[kept]
     on = [prompts[i] for i in np.linspace(0, len(prompts) - 1, min(n_prompts, len(prompts))).astype(int)]
-    attack = _Attack(reward, task, vocabulary, episodes, scores, on, rng)
     deadline = time.monotonic() + seconds
+    attack = _Attack(reward, task, vocabulary, episodes, scores, on, rng, deadline)
     exploits: list[Exploit] = []
     skipped: list[str] = []
     for name, variants in BATTERY.items():
@@ -157,7 +159,7 @@ def redteam(
         exploits.append(attack.best(name, list(dict.fromkeys(variants(attack))))[0])
     if search_steps and SEARCH in wanted and (not exploits or time.monotonic() < deadline):
         progress(SEARCH)
-        exploits.append(_searched_suffix(attack, search_steps, deadline))
+        exploits.append(_searched_suffix(attack, search_steps))
     elif search_steps and SEARCH in wanted:
         skipped.append(SEARCH)
     needs = any(declaration_of(term.model).needs_references for term in reward.terms)
@@ -182,16 +184,32 @@ class _Attack:
     scores: Array  # of `human`
     on: list[Prompt]
     rng: np.random.Generator
+    deadline: float  # on the monotonic clock
+
+    @property
+    def is_over(self) -> bool:
+        """Whether time has run out."""
+        return time.monotonic() > self.deadline
+
+    def scored(self, episodes: Sequence[Episode], per: int = 1) -> Array:
+        """Return the scores of the episodes that there was time for, (m,), m a multiple of `per` and at least one batch; -inf for NaN."""
+        size = max(1, BATCH // per) * per
+        found: list[Array] = []
+        for start in range(0, len(episodes), size):
+            if found and self.is_over:
+                break
+            found.append(self.reward.score(episodes[start : start + size]))
+        return np.nan_to_num(np.concatenate(found), nan=-np.inf)
 
     def best(self, name: str, variants: Sequence[Variant]) -> tuple[Exploit, int]:
-        """Score every variant after every prompt; return the one with the best mean, and its index."""
+        """Score every variant there is time for after every prompt; return the one with the best mean, and its index."""
         episodes = [self.episode(variant, prompt) for variant in variants for prompt in self.on]
-        means = np.nan_to_num(self.reward.score(episodes).reshape(len(variants), len(self.on)).mean(1), nan=-np.inf)
+        per = len(self.on)
+        means = self.scored(episodes, per).reshape(-1, per).mean(1)
         best = int(np.argmax(means))
         score = float(means[best])
-        per = len(self.on)
         tried = tuple((float(mean), tuple(episodes[i * per : (i + 1) * per])) for i, mean in enumerate(means))
-        return Exploit(name, score, percentile_of(score, self.scores), episodes[best * per], len(variants), tried), best
+        return Exploit(name, score, percentile_of(score, self.scores), episodes[best * per], len(means), tried), best
 
     def episode(self, variant: Variant, prompt: Prompt) -> Episode:
         """Return the episode as an environment would have recorded it: inside the task's budget and token set, its text as decoded."""
@@ -230,8 +248,9 @@ class _Attack:
         # a word seen rarely is drawn to the mean, so that chance does not lead the list
         strength = {w: (sum(s) - mean * len(s)) / (len(s) + 3) for w, s in found.items()}
         words = sorted(strength, key=lambda w: (-strength[w], w))[:N_PROBED] or ["good"]
-        alone = np.nan_to_num(self.reward.score([self.episode(f" {word}", self.on[0]) for word in words]), nan=-np.inf)
-        return [words[i] for i in np.argsort(-alone, kind="stable")]
+        alone = self.scored([self.episode(f" {word}", self.on[0]) for word in words])
+        tried = [words[i] for i in np.argsort(-alone, kind="stable")]
+        return [*tried, *words[len(alone) :]]
 
     def frequent_words(self) -> list[str]:
         counts = Counter(w.lower() for e in self.human for w in WORD.findall(e.text))
@@ -350,7 +369,7 @@ SEARCH = "searched suffix"
 KINDS = (*BATTERY, SEARCH)
 
 
-def _searched_suffix(attack: _Attack, steps: int, deadline: float) -> Exploit:
+def _searched_suffix(attack: _Attack, steps: int) -> Exploit:
     """Append, token by token, whichever of some candidates scores best on average over the prompts.
 
     Source: the greedy search for universal triggers of Wallace et al. 2019, arXiv:1908.07125, without gradients.
@@ -369,7 +388,7 @@ def _searched_suffix(attack: _Attack, steps: int, deadline: float) -> Exploit:
         if best is not None and found.score <= best.score:
             break
         best, suffix = found, suffix + pieces[index]
-        if time.monotonic() > deadline:
+        if attack.is_over:
             break
     assert best is not None
     return Exploit(SEARCH, best.score, best.percentile, best.episode, len(tried), tuple(tried))
