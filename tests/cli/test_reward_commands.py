@@ -129,7 +129,7 @@ def test_check_of_a_sound_and_of_an_unsound_reward(environment, tmp_path):
         (["reward", "check", "length", "--min-speed", "-1"], "min_speed must be a number of texts per second, got -1"),
         (["reward", "redteam", "vadr", "--task", "ReviewContinuation"], "unknown reward 'vadr': did you mean 'vader'"),
         (["reward", "redteam", "vader", "--task", "ReviewContinuatio"], "unknown task 'ReviewContinuatio': did you mean"),
-        (["reward", "redteam", "vader", "--task", "CopyToken"], "has 0 reference texts in its split 'validation'"),
+        (["reward", "redteam", "vader", "--task", "TokenChain"], "has 0 reference texts in its split 'validation'"),
         (["reward", "redteam", "vader", "--task", "ReviewContinuation", "--split", "dev"], "unknown split 'dev'"),
         (["reward", "redteam", "vader", "--task", "ReviewContinuation", "--fail-above", "101"], "0 to 100, got 101"),
         (["reward", "redteam", "vader", "--task", "ReviewContinuation", "--fail-above", "nan"], "0 to 100, got nan"),

@@ -241,7 +241,7 @@ def test_bad_arguments(task):
         with pytest.raises(textgym.TextgymError, match=said):
             redteam(love, task, **arguments)
     with pytest.raises(textgym.InvalidArgumentError, match="has 0 reference texts in its split 'validation'"):
-        redteam("copied", "CopyToken")
+        redteam("chain", "TokenChain")
 
 
 def test_the_plot_is_an_image_of_every_exploit(task, tmp_path):
