@@ -1,9 +1,11 @@
 """Tabulate hardened reward models: exploits before and after on test prompts, agreement with people, and what the guard costs.
 
-Usage: python benchmarks/hardening.py FOLDER... [--speed]
+Usage: python benchmarks/hardening.py FOLDER... [--attacks N] [--speed]
 
-Each FOLDER was written by `textgym reward harden`, one for each seed. A cell is the mean over the folders [least, most]. With --speed the first
-folder's model also scores the bundled test sentences with and without its guard, in turns, one thread.
+Each FOLDER was written by `textgym reward harden`, one for each seed. A cell is the mean over the folders [least, most]. With --attacks every
+hardened model is attacked so many times more on test prompts, with other seeds, and "after" is over all its attacks. With --speed the
+first folder's model also scores the bundled test sentences with and without its guard, in turns,
+one thread.
 """
 
 import argparse
@@ -16,7 +18,9 @@ import torch
 
 from textgym.reward_modeling.fitted_reward import FittedReward
 from textgym.reward_modeling.judgement_source import load_judgements
+from textgym.rewards.redteam import redteam
 
+TASK = "ReviewContinuation"
 N_TEXTS, N_TURNS = 400, 4
 
 
@@ -29,8 +33,16 @@ def measured(folder):
     return told["before"], told["after"]
 
 
-def print_table(folders):
-    pairs = [measured(folder) for folder in folders]
+def attacked(folder, n):
+    """Return `n` more measures on test prompts, in the form of the stored ones."""
+    reward, (_, after) = FittedReward(folder), measured(folder)
+    reports = [redteam(reward, TASK, "test", seed=101 + i, seconds=600) for i in range(n)]
+    return [{**after, "beaten": {exploit.name: exploit.percentile for exploit in report.exploits}} for report in reports]
+
+
+def print_table(folders, n_more):
+    stored = [measured(folder) for folder in folders]
+    pairs = [(before, m) for folder, (before, after) in zip(folders, stored, strict=True) for m in [after, *attacked(folder, n_more)]]
     print("| | before | after |\n|---|---|---|")
     pearsons = [[m["pearson"] for m in side] for side in zip(*pairs, strict=True)]
     print(f"| Pearson, test ratings | {cell(pearsons[0], 3)} | {cell(pearsons[1], 3)} |")
@@ -63,9 +75,10 @@ def print_speed(folder):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="+")
+    parser.add_argument("--attacks", type=int, default=0)
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print_table(options.folders)
+    print_table(options.folders, options.attacks)
     if options.speed:
         print_speed(options.folders[0])
