@@ -1,15 +1,14 @@
 """The task "TokenChain-v0": a short chain of tokens with noisy rewards of known mean, where optimal values can be computed exactly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise, product
 from typing import Any
-
-import numpy as np
 
 import textgym
 
 SYMBOLS = ("a", "b", "c")
 HORIZON = 3
+DRAWS = 20  # copies of each prompt; the means are multiples of a twentieth
 
 
 def mean_reward(prompt: Sequence[str], continuation: Sequence[str]) -> float:
@@ -27,27 +26,21 @@ def mean_reward(prompt: Sequence[str], continuation: Sequence[str]) -> float:
 class ChainReward:
     """1 with the probability `mean_reward` of prompt and continuation, else 0.
 
-    Args:
-        seed: Of the draws.
+    Chance is part of the prompt: each comes `DRAWS` times, with a number of its own that no policy sees, and the reward is 1 where that number is
+    below the mean. So one seed gives one result, and over a prompt's copies the share of ones is exactly the mean. A text without such a
+    number is given the mean itself.
     """
 
     low, high = 0.0, 1.0
 
-    def __init__(self, seed: int = 0) -> None:
-        self._rng = np.random.default_rng(seed)
-
     def score(self, episodes: Sequence[textgym.Episode]) -> list[float]:
-        """Return 1.0 or 0.0 per episode, drawn anew each time."""
-        means = [mean_reward(e.prompt.split(), e.continuation.split()) for e in episodes]
-        return [float(u < mean) for u, mean in zip(self._rng.random(len(means)), means, strict=True)]
-
-    def state(self) -> dict[str, Any]:
-        """Return the generator's state."""
-        return dict(self._rng.bit_generator.state)
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        self._rng.bit_generator.state = dict(state)
+        """Return 1.0 or 0.0 per episode of the task, the mean for a bare text."""
+        found = []
+        for e in episodes:
+            mean = mean_reward(e.prompt.split(), e.continuation.split())
+            draw = e.metadata.get("draw")
+            found.append(mean if draw is None else float(draw < mean))
+        return found
 
 
 def token_chain() -> textgym.Task:
@@ -65,7 +58,7 @@ def token_chain() -> textgym.Task:
     `input_ids` and `attention_mask`, int64 (5,), right-padded.
 
     ## Starting State
-    One of the 9 pairs of symbols; the splits share them.
+    One of the 9 pairs of symbols, 20 times each with a hidden draw of chance; the splits share them.
 
     ## Reward
     1 with a probability that depends on the whole text, else 0.
@@ -85,7 +78,8 @@ def token_chain() -> textgym.Task:
     ## Version History
     v0: initial version.
     """
-    prompts = [f"{first} {second}" for first, second in product(SYMBOLS, repeat=2)]
+    draws = [(k + 0.5) / DRAWS for k in range(DRAWS)]
+    prompts = [textgym.Prompt(f"{first} {second}", metadata={"draw": u}) for first, second in product(SYMBOLS, repeat=2) for u in draws]
     splits = {"train": prompts, "validation": prompts, "test": prompts}
     return textgym.Task("TokenChain-v0", splits, "copy-token", HORIZON, "chain", allowed_tokens=SYMBOLS)
 
