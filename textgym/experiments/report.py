@@ -1,6 +1,7 @@
 """Report: one self-contained HTML page of a comparison - verdict, table, learning curves, reward against KL, texts side by side."""
 
 import html
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from textgym.experiments.statistics import Estimate
 from textgym.html_page import COLOURS, image, write_page
 
 N_TEXTS = 12
+LINES = tuple(product(("-", "--", ":", "-."), COLOURS))  # style and colour of each agent
 
 
 def write_report(comparison: Comparison, path: Path) -> None:
@@ -132,14 +134,14 @@ def _curves(comparison: Comparison, gold: bool) -> Any:
     for axis, key, title in zip(
         np.atleast_1d(figure.subplots(1, 1 + gold)), ["reward", "gold"], ["task reward", "independent score (gold)"], strict=False
     ):
-        for colour, (agent, results) in zip(COLOURS, comparison.results.items(), strict=False):
+        for (style, colour), (agent, results) in zip(LINES, comparison.results.items(), strict=False):
             if agent == CONTROL:
-                axis.axhline(np.mean([r["curve"][0][key] for r in results]), color="#999999", linestyle="--", label=agent)
+                axis.axhline(np.mean([r["curve"][0][key] for r in results]), color="#999999", linestyle=(0, (1, 3)), label=agent)
                 continue
             length = min(len(r["curve"]) for r in results)
             spent = np.mean([[p["spent"] for p in r["curve"][:length]] for r in results], axis=0)
             values = np.array([[p[key] for p in r["curve"][:length]] for r in results])
-            axis.plot(spent, values.mean(0), color=colour, label=agent, marker="o", markersize=3)
+            axis.plot(spent, values.mean(0), color=colour, linestyle=style, label=agent, marker="o", markersize=3)
             axis.fill_between(spent, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
         axis.set(xlabel=comparison.config.spending.unit, ylabel=title)
         axis.grid(alpha=0.25)
@@ -152,12 +154,12 @@ def _frontier(comparison: Comparison) -> Any:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
-    for colour, (agent, results) in zip(COLOURS, comparison.results.items(), strict=False):
+    for (style, colour), (agent, results) in zip(LINES, comparison.results.items(), strict=False):
         if agent == CONTROL:
             continue
         for i, result in enumerate(results):
             kl, reward = [p["kl"] for p in result["curve"]], [p["reward"] for p in result["curve"]]
-            axis.plot(kl, reward, color=colour, alpha=0.6, label=agent if i == 0 else None)
+            axis.plot(kl, reward, color=colour, linestyle=style, alpha=0.6, label=agent if i == 0 else None)
             axis.plot(kl[-1:], reward[-1:], color=colour, marker="o")
     axis.set(xlabel="KL from the starting model, nats per token", ylabel="task reward (validation prompts)")
     axis.grid(alpha=0.25)
