@@ -158,8 +158,8 @@ def test_turning_over_is_seen() -> None:
     ("single", "ensemble", "parts", "turned"),
     [
         (TURNS, RISES, ["turns over at a KL of 1.0 nats", 'The ensemble "mean" delays it', "ends higher"], "yes"),
-        (TURNS, TURNS, ["neither delays nor hastens distinguishably", "ends neither higher nor lower distinguishably"], "yes"),
-        (RISES, TURNS, ["does not turn over: there is nothing to delay"], "no"),
+        (TURNS, TURNS, ["neither delays nor hastens it distinguishably", "ends neither higher nor lower distinguishably"], "yes"),
+        (RISES, TURNS, ["does not turn over (it is highest at the end): there is nothing to delay"], "no"),
         (UNSURE, [[0, 0.2, -1], [0, 0.3, -1.0], [0, 0.1, -1]], ["not distinguishable from none", "ends lower"], "on average"),
     ],
 )

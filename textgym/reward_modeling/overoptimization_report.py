@@ -76,7 +76,9 @@ def verdict(found: Overoptimization, curves: Sequence[Curve]) -> str:
     for single in (curve for curve in curves if curve.how == SINGLE):
         where = f"From {single.size:,} texts"
         if not single.turns_over:
-            sentences.append(f"{where}, the gold score of the single proxy does not turn over: there is nothing to delay.")
+            sentences.append(
+                f"{where}, the gold score of the single proxy does not turn over (it {_course(single)}): there is nothing to delay."
+            )
             continue
         sure = "" if single.fall.low > 0 else ", though with these seeds the fall is not distinguishable from none"
         sentences.append(
@@ -86,7 +88,7 @@ def verdict(found: Overoptimization, curves: Sequence[Curve]) -> str:
         for how in COMBINATIONS:
             peak, end = found.against_single(curves, single.size, how)
             sentences.append(
-                f'The ensemble "{how}" {_compared(peak, "delays", "hastens", "neither delays nor hastens")} it (KL at peak {peak}) and '
+                f'The ensemble "{how}" {_compared(peak, "delays it", "hastens it", "neither delays nor hastens it")} (KL at peak {peak}) and '
                 f"ends {_compared(end, 'higher', 'lower', 'neither higher nor lower')} (gold {end})."
             )
     return " ".join(sentences)
@@ -96,6 +98,12 @@ def _compared(difference: Estimate, above: str, below: str, neither: str) -> str
     if difference.low > 0:
         return above
     return below if difference.high < 0 else f"{neither} distinguishably"
+
+
+def _course(curve: Curve) -> str:
+    if curve.peak == 0:
+        return "never rises"
+    return "is highest at the end" if curve.peak == curve.gold.shape[1] - 1 else "falls only as the proxy does"
 
 
 def _turned(curve: Curve) -> str:

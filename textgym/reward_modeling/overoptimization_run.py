@@ -111,9 +111,9 @@ class Curve:
 
     @property
     def turns_over(self) -> bool:
-        """Whether, on average over the seeds, the proxy goes on rising after the gold score's peak and the gold score falls."""
+        """Whether, on average over the seeds, the gold score first rises, then falls while the proxy goes on rising."""
         best = self.peak
-        return bool(best < self.gold.shape[1] - 1 and self.proxy.mean(0)[-1] > self.proxy.mean(0)[best] and self.fall.value > 0)
+        return bool(0 < best < self.gold.shape[1] - 1 and self.proxy.mean(0)[-1] > self.proxy.mean(0)[best] and self.fall.value > 0)
 
     @property
     def peak(self) -> int:
