@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from textgym.agent import Agent
 from textgym.errors import InvalidArgumentError
+from textgym.learning.control_agent import ControlAgent
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import GeneratedText, generate
 from textgym.tasks import Task
 
 
-class BestOfNAgent(Agent):
+class BestOfNAgent(ControlAgent):
     """The best of n texts of the untrained language model by the reward; learning does nothing.
 
     It needs the reward when it writes, n times as many tokens, and no training. The KL of a text with the language model is
@@ -25,7 +25,6 @@ class BestOfNAgent(Agent):
         **settings: Those of `textgym.agent.Agent`.
     """
 
-    learns = False
     writes_with_reward = True
 
     def __init__(self, task: str | Task, n: int = 8, **settings: Any) -> None:
@@ -33,12 +32,6 @@ class BestOfNAgent(Agent):
             raise InvalidArgumentError(f"n must be at least 1, got {n}")
         super().__init__(task, **settings)
         self.n = n
-        self.policy = self.make_policy()
-
-    def learn(self, total_tokens: int) -> "BestOfNAgent":
-        """Count the tokens and learn nothing from them."""
-        self.n_tokens += total_tokens
-        return self
 
     def write(self, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None) -> list[GeneratedText]:
         """Write n texts per prompt and return each prompt's best; without `rng` the most probable text."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from textgym.agent import Agent
 from textgym.errors import InvalidArgumentError
+from textgym.learning.control_agent import ControlAgent
 from textgym.lm.endpoint import names_api_key
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import GeneratedText, replay
@@ -16,7 +16,7 @@ from textgym.text_source import INSTRUCTION, WORDS_PER_TOKEN, Interface, LLMText
 ROOM = 2  # served tokens asked for per local token of the budget: the tokenizers differ, and what is too much is cut
 
 
-class LLMAgent(Agent):
+class LLMAgent(ControlAgent):
     """A language model behind an OpenAI-compatible endpoint; learning does nothing.
 
     Its texts are read in the tokens of `model`, the task's own local model, and cut at the same budget as everyone's; what that vocabulary
@@ -31,8 +31,6 @@ class LLMAgent(Agent):
         interface, instruction, workers, timeout, retries: See `textgym.text_source.LLMTextSource`.
         **settings: Those of `textgym.agent.Agent`; `temperature` is that of the served model.
     """
-
-    learns = False
 
     def __init__(
         self,
@@ -57,12 +55,6 @@ class LLMAgent(Agent):
             base_url, served_model, api_key, interface, instruction, temperature, workers, timeout, retries, extra_body=extra_body
         )
         super().__init__(task, **settings)
-        self.policy = self.make_policy()
-
-    def learn(self, total_tokens: int) -> "LLMAgent":
-        """Count the tokens and learn nothing from them."""
-        self.n_tokens += total_tokens
-        return self
 
     def write(self, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None) -> list[GeneratedText]:
         """Ask for one text per prompt and take it through the environment; without `rng`, at temperature 0."""

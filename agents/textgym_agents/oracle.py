@@ -1,19 +1,17 @@
 """The task's own references, the human (or right) answer that agents are measured against."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from textgym.agent import Agent
 from textgym.episode import reference_continuation
 from textgym.errors import InvalidArgumentError
+from textgym.learning.control_agent import ControlAgent
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import GeneratedText, replay
-from textgym.tasks import Task
 
 
-class OracleAgent(Agent):
+class OracleAgent(ControlAgent):
     """Writes each prompt's first reference: the right answer where the task has one, else what a person wrote. Learning does nothing.
 
     The log-probabilities of its texts are unknown, so its KL is nan; words that the task's vocabulary cannot say are left out.
@@ -22,17 +20,6 @@ class OracleAgent(Agent):
         task: As for `textgym.make_agent`; its prompts need references.
         **settings: Those of `textgym.agent.Agent`. Its `policy` is the language model whose tokens are counted; it writes nothing.
     """
-
-    learns = False
-
-    def __init__(self, task: str | Task, **settings: Any) -> None:
-        super().__init__(task, **settings)
-        self.policy = self.make_policy()
-
-    def learn(self, total_tokens: int) -> "OracleAgent":
-        """Count the tokens and learn nothing from them."""
-        self.n_tokens += total_tokens
-        return self
 
     def write(self, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None) -> list[GeneratedText]:
         """Take the references of the prompts through the environment."""

@@ -1,35 +1,22 @@
 """Uniformly random tokens, the floor of every comparison."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from textgym.agent import Agent
+from textgym.learning.control_agent import ControlAgent
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import Choice, GeneratedText, write_rows
-from textgym.tasks import Task
 
 
-class RandomAgent(Agent):
+class RandomAgent(ControlAgent):
     """Tokens drawn uniformly from those that the task allows; learning does nothing.
 
     Args:
         task: As for `textgym.make_agent`.
         **settings: Those of `textgym.agent.Agent`. Its `policy` is the language model whose tokens are drawn; it writes nothing.
     """
-
-    learns = False
-
-    def __init__(self, task: str | Task, **settings: Any) -> None:
-        super().__init__(task, **settings)
-        self.policy = self.make_policy()
-
-    def learn(self, total_tokens: int) -> "RandomAgent":
-        """Count the tokens and learn nothing from them."""
-        self.n_tokens += total_tokens
-        return self
 
     def write(self, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None) -> list[GeneratedText]:
         """Write one text per prompt; without `rng` the draws are those of the agent's seed."""

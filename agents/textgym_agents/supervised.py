@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from textgym.agent import Agent
 from textgym.errors import InvalidArgumentError
+from textgym.learning.control_agent import ControlAgent
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import GeneratedText, replay
 from textgym.tasks import Prompt, Task, right_label
 
 
-class SupervisedAgent(Agent):
+class SupervisedAgent(ControlAgent):
     """Logistic regression on TF-IDF of words and characters, fitted to the right labels of all training prompts; for tasks with labels.
 
     What an agent that learns from rewards is measured against: it is told the right answer of every prompt, and learns no language model. It
@@ -25,20 +25,12 @@ class SupervisedAgent(Agent):
         **settings: Those of `textgym.agent.Agent`.
     """
 
-    learns = False
-
     def __init__(self, task: str | Task, penalty: float = 2.0, **settings: Any) -> None:
         super().__init__(task, **settings)
         if not self.task.labels:
             raise InvalidArgumentError(f"agent 'supervised' needs a task with labels, which {self.task.name!r} does not have")
-        self.policy = self.make_policy()
         self.penalty = penalty
         self._scorer: Any = None
-
-    def learn(self, total_tokens: int) -> "SupervisedAgent":
-        """Count the tokens; there is nothing more to learn."""
-        self.n_tokens += total_tokens
-        return self
 
     def classify(self, prompts: Sequence[Prompt]) -> list[str]:
         """Return the most probable label of each prompt; where the prompt's metadata has a "sentence", of that alone."""
