@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from textgym.reward_modeling.fitted_reward import FittedReward
-from textgym.reward_modeling.judgement_source import load_judgements
+from textgym.reward_modeling.data.judgement_source import load_judgements
+from textgym.reward_modeling.models.fitted_reward import FittedReward
 from textgym.rewards.redteam import redteam
 
 TASK = "ReviewContinuation"

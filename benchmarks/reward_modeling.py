@@ -24,11 +24,11 @@ import torch
 
 import textgym
 from textgym.classification import classification
-from textgym.reward_modeling.features import HiddenStates, SentenceEmbeddings
-from textgym.reward_modeling.fit import FitSettings, fit_reward_model
-from textgym.reward_modeling.judgement_source import load_judgements, sample
-from textgym.reward_modeling.judgements import JudgementSet, LabelledText, PreferencePair
+from textgym.reward_modeling.data.judgement_source import load_judgements, sample
+from textgym.reward_modeling.data.judgements import JudgementSet, LabelledText, PreferencePair
+from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
 from textgym.reward_modeling.metrics import agreement
+from textgym.reward_modeling.scorers.features import HiddenStates, SentenceEmbeddings
 
 CLASSES = ("very negative", "negative", "neutral", "positive", "very positive")
 EDGES = (-2.0, -0.5, 0.5, 2.0)

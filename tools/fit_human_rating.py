@@ -26,9 +26,9 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 from textgym_plugins.human_rating import BLOCKS, DATA, HumanRating
 
-from textgym.reward_modeling.judgements import RatedText
-from textgym.reward_modeling.reading import read_judgements
-from textgym.reward_modeling.text_features import character_ngrams, ngrams, tokens
+from textgym.reward_modeling.data.judgements import RatedText
+from textgym.reward_modeling.data.reading import read_judgements
+from textgym.reward_modeling.scorers.text_features import character_ngrams, ngrams, tokens
 
 ALPHA = 2.0  # ridge penalty
 MIN_SENTENCES = 2  # a feature must occur in so many training sentences

@@ -15,8 +15,8 @@ import re
 import sys
 from pathlib import Path
 
-from textgym.reward_modeling.judgements import JudgementSet, RatedText, Split
-from textgym.reward_modeling.writing import write_judgements
+from textgym.reward_modeling.data.judgements import JudgementSet, RatedText, Split
+from textgym.reward_modeling.data.writing import write_judgements
 
 TARGET = Path(__file__).resolve().parents[1] / "plugins/textgym_plugins/data/human_ratings/human_ratings.jsonl.gz"
 

@@ -22,7 +22,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from textgym.reward_modeling.reading import read_judgements
+from textgym.reward_modeling.data.reading import read_judgements
 
 ROOT = Path(__file__).resolve().parents[1] / "plugins/textgym_plugins"
 RATINGS = ROOT / "data/human_ratings/human_ratings.jsonl.gz"

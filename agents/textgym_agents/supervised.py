@@ -46,7 +46,7 @@ class SupervisedAgent(ControlAgent):
 
     def _fitted(self) -> Any:
         if self._scorer is None:
-            from textgym.reward_modeling.judgements import LabelledText
+            from textgym.reward_modeling.data.judgements import LabelledText
             from textgym.reward_modeling.objectives import CrossEntropy
             from textgym.reward_modeling.scorers.tfidf import TfIdf
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import textgym
-from textgym.reward_modeling.fitted_ensemble import FittedEnsemble
-from textgym.reward_modeling.fitted_reward import FittedReward
+from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
+from textgym.reward_modeling.models.fitted_reward import FittedReward
 
 
 @textgym.hookimpl

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import textgym
-from textgym.reward_modeling.text_features import character_ngrams, ngrams, tokens
+from textgym.reward_modeling.scorers.text_features import character_ngrams, ngrams, tokens
 
 DATA = Path(__file__).parent / "data" / "human_ratings"
 BLOCKS = ("words", "ngrams", "characters")  # every block is a bag of features with an L2 norm of its own

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import textgym
-from textgym.reward_modeling.judgements import JudgementSet, RatedText
-from textgym.reward_modeling.reading import read_judgements
+from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
+from textgym.reward_modeling.data.reading import read_judgements
 
 RATINGS = Path(__file__).parent / "data" / "human_ratings" / "human_ratings.jsonl.gz"
 

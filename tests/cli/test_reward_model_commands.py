@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from textgym.cli.main import cli
 from textgym.errors import TextgymError
-from textgym.reward_modeling.judgement_source import load_judgements, sample
-from textgym.reward_modeling.writing import write_judgements
+from textgym.reward_modeling.data.judgement_source import load_judgements, sample
+from textgym.reward_modeling.data.writing import write_judgements
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from textgym_plugins.repetition import Repetition, repeated_share
 from textgym_plugins.vader import Vader
 
 import textgym
-from textgym.reward_modeling.judgements import RatedText
-from textgym.reward_modeling.reading import read_judgements
-from textgym.reward_modeling.text_features import character_ngrams, ngrams, tokens
+from textgym.reward_modeling.data.judgements import RatedText
+from textgym.reward_modeling.data.reading import read_judgements
+from textgym.reward_modeling.scorers.text_features import character_ngrams, ngrams, tokens
 
 REWARDS = {"human-rating": HumanRating, "vader": Vader, "length": Length, "repetition": Repetition}
 SETTINGS: list[tuple[str, dict[str, Any]]] = [

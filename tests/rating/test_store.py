@@ -16,8 +16,8 @@ from textgym.rating.collection import Collection, Item
 from textgym.rating.export import judgement_set
 from textgym.rating.samples import make_items
 from textgym.rating.store import Judgement, JudgementStore
-from textgym.reward_modeling.reading import read_judgements
-from textgym.reward_modeling.writing import write_judgements
+from textgym.reward_modeling.data.reading import read_judgements
+from textgym.reward_modeling.data.writing import write_judgements
 
 ITEMS = [Item(str(i), "p", (f"a{i}",), ("x",)) for i in range(6)]
 PAIRS = [Item(str(i), "p" if i else "", (f"a{i}", f"b{i}"), ("x", "y")) for i in range(6)]

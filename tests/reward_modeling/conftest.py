@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from textgym.reward_modeling.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.data.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
 
 WORTH = {"wonderful": 2.0, "lovely": 1.2, "fine": 0.5, "film": 0.0, "table": 0.0, "river": 0.0, "dull": -0.7, "poor": -1.3, "awful": -2.0}
 WORDS = list(WORTH)

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 import textgym
 from textgym.cli.main import cli
-from textgym.reward_modeling.adversarial import HardeningSettings, harden
-from textgym.reward_modeling.guard import Guard, form, skeleton
-from textgym.reward_modeling.improbability import N_FIGURES, Improbability
-from textgym.reward_modeling.judgement_source import load_judgements, sample
+from textgym.reward_modeling.data.judgement_source import load_judgements, sample
+from textgym.reward_modeling.fitting.adversarial import HardeningSettings, harden
+from textgym.reward_modeling.models.guard import Guard, form, skeleton
+from textgym.reward_modeling.models.improbability import N_FIGURES, Improbability
 from textgym.rewards.redteam import redteam
 
 TASK = "ReviewContinuation"

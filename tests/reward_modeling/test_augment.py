@@ -5,8 +5,8 @@ import pytest
 
 import textgym
 from textgym.errors import InvalidArgumentError
-from textgym.reward_modeling.augment import Paraphraser, with_dropped_words, with_mixed_texts, with_paraphrases
-from textgym.reward_modeling.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.data.augment import Paraphraser, with_dropped_words, with_mixed_texts, with_paraphrases
+from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText
 
 TEXTS = [
     "This is a fine film with a good story.",

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import textgym
-from textgym.reward_modeling.compact_model import BLOCKS, LONGEST_TEXT, UNKNOWN, FeatureIndex
-from textgym.reward_modeling.fit import FitSettings, fit_reward_model
-from textgym.reward_modeling.fitted_reward import FittedReward
+from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.models.fitted_reward import FittedReward
 from textgym.reward_modeling.scorers.compact import Compact, _full
+from textgym.reward_modeling.scorers.compact_model import BLOCKS, LONGEST_TEXT, UNKNOWN, FeatureIndex
+from textgym.reward_modeling.scorers.text_features import tokens
 from textgym.reward_modeling.scorers.transformer import Transformer
-from textgym.reward_modeling.text_features import tokens
 
 from .conftest import made_up_texts
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textgym.errors import InvalidArgumentError
-from textgym.reward_modeling.convert import ratings_to_classes, ratings_to_pairs
-from textgym.reward_modeling.judgements import JudgementSet, RatedText
+from textgym.reward_modeling.data.convert import ratings_to_classes, ratings_to_pairs
+from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
 
 
 def rated(ratings, **options):

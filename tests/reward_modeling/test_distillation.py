@@ -6,12 +6,12 @@ from click.testing import CliRunner
 
 import textgym
 from textgym.cli.main import cli
-from textgym.reward_modeling.distillation import Distillation, distilled
-from textgym.reward_modeling.fit import FitSettings, fit_reward_model
-from textgym.reward_modeling.fitted_reward import FittedReward
-from textgym.reward_modeling.invented_texts import invented_texts, recombined_texts
-from textgym.reward_modeling.judgements import JudgementSet, RatedText
-from textgym.reward_modeling.writing import write_judgements
+from textgym.reward_modeling.data.invented_texts import invented_texts, recombined_texts
+from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
+from textgym.reward_modeling.data.writing import write_judgements
+from textgym.reward_modeling.fitting.distillation import Distillation, distilled
+from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.models.fitted_reward import FittedReward
 
 from .conftest import made_up_texts, worth
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import textgym
-from textgym.reward_modeling.abilities import abilities_of
-from textgym.reward_modeling.evaluation import evaluate, human_ceiling
-from textgym.reward_modeling.evaluation_report import write_evaluation
-from textgym.reward_modeling.fit import FitSettings, fit_reward_model
-from textgym.reward_modeling.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText
-from textgym.reward_modeling.learning_curve import learning_curve
+from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.evaluation.evaluation import evaluate, human_ceiling
+from textgym.reward_modeling.evaluation.learning_curve import learning_curve
+from textgym.reward_modeling.evaluation.report import write_evaluation
+from textgym.reward_modeling.evaluation.uncertainty import check_uncertainty
+from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.models.abilities import abilities_of
 from textgym.reward_modeling.reliability import reliability
-from textgym.reward_modeling.uncertainty import check_uncertainty
 from textgym.rewards import make_reward
 
 from .conftest import worth

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 import textgym
 from textgym.cli.main import cli
-from textgym.reward_modeling.explanation import explain, influential_words
-from textgym.reward_modeling.explanation_view import write_explanations
-from textgym.reward_modeling.fit import FitSettings, fit_reward_model
-from textgym.reward_modeling.fitted_ensemble import FittedEnsemble
-from textgym.reward_modeling.fitted_reward import FittedReward
-from textgym.reward_modeling.integrated_gradients import integrated_gradients
+from textgym.reward_modeling.explanation.explanation import explain, influential_words
+from textgym.reward_modeling.explanation.integrated_gradients import integrated_gradients
+from textgym.reward_modeling.explanation.view import write_explanations
+from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
+from textgym.reward_modeling.models.fitted_reward import FittedReward
 from textgym.reward_modeling.objectives import SquaredError
-from textgym.reward_modeling.scorer import Scorer, TokenView
+from textgym.reward_modeling.scorers.scorer import Scorer, TokenView
 from textgym.rewards import make_reward
 
 POINTS = {"great": 2.0, "dull": -1.5, "plot": 0.0}

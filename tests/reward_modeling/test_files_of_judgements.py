@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from textgym.errors import InvalidArgumentError, RunDirectoryError
-from textgym.reward_modeling.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText, mean_of
-from textgym.reward_modeling.reading import read_judgements
-from textgym.reward_modeling.schema import SCHEMAS
-from textgym.reward_modeling.writing import write_judgements
+from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText, mean_of
+from textgym.reward_modeling.data.reading import read_judgements
+from textgym.reward_modeling.data.schema import SCHEMAS
+from textgym.reward_modeling.data.writing import write_judgements
 
 NAMES = ["a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz", "a.parquet", "folder"]
 FREE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 import textgym
 from textgym.cli.main import cli
-from textgym.reward_modeling.fit import FitSettings, fit_reward_model
-from textgym.reward_modeling.judgement_source import load_judgements, sample
+from textgym.reward_modeling.data.judgement_source import load_judgements, sample
+from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
 from textgym.reward_modeling.objectives import OBJECTIVES
 from textgym.reward_modeling.scorers import SCORERS
 
@@ -146,7 +146,7 @@ def test_an_interrupted_fit_keeps_what_it_reported(ratings, tmp_path):
 
 
 def test_pre_training_and_the_auxiliary_term_run(ratings):
-    from textgym.reward_modeling.contrastive import pretrain
+    from textgym.reward_modeling.fitting.contrastive import pretrain
 
     texts = [item.text for item in ratings.items]
     for method in ("simcse", "moco"):
@@ -254,7 +254,7 @@ def test_a_changed_base_model_is_noticed(ratings, tmp_path):
     shutil.copytree(resolve_model("reviews"), base)
     fit_reward_model(ratings, tmp_path / "r", scorer="lm-linear", settings=settings(1, scorer={"model": str(base)}))
     change(base / "model.safetensors", -3)
-    from textgym.reward_modeling import features
+    from textgym.reward_modeling.scorers import features
 
     features._source_hash.cache_clear()
     with pytest.raises(textgym.InvalidArgumentError, match="whose files have changed since"):
@@ -350,7 +350,7 @@ def test_the_bundled_ratings_are_whole():
 def test_momentum_and_queue_by_hand():
     from torch import nn
 
-    from textgym.reward_modeling.contrastive import MomentumEncoder
+    from textgym.reward_modeling.fitting.contrastive import MomentumEncoder
 
     class Line(nn.Module):
         def __init__(self):

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import textgym
-from textgym.reward_modeling.fitted_reward import FittedReward
-from textgym.reward_modeling.judgement_source import load_judgements
-from textgym.reward_modeling.overoptimization import ScalingForm, best_of_n, fit_scaling_form, kl_of_best_of_n
-from textgym.reward_modeling.overoptimization_report import figure, rows, verdict, write_overoptimization
-from textgym.reward_modeling.overoptimization_run import COMBINATIONS, Curve, Overoptimization, OveroptimizationConfig, overoptimize
-from textgym.reward_modeling.writing import write_judgements
+from textgym.reward_modeling.data.judgement_source import load_judgements
+from textgym.reward_modeling.data.writing import write_judgements
+from textgym.reward_modeling.models.fitted_reward import FittedReward
+from textgym.reward_modeling.overoptimization.report import figure, rows, verdict, write_overoptimization
+from textgym.reward_modeling.overoptimization.run import COMBINATIONS, Curve, Overoptimization, OveroptimizationConfig, overoptimize
+from textgym.reward_modeling.overoptimization.scaling_forms import ScalingForm, best_of_n, fit_scaling_form, kl_of_best_of_n
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 6])

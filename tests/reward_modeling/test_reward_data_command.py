@@ -3,7 +3,7 @@
 import pytest
 
 from textgym.cli.main import main
-from textgym.reward_modeling.reading import read_judgements
+from textgym.reward_modeling.data.reading import read_judgements
 
 
 def run(monkeypatch, capsys, *words):

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textgym.errors import InvalidArgumentError
-from textgym.reward_modeling.judgements import JudgementSet, PreferencePair, RatedText
-from textgym.reward_modeling.near_duplicates import clusters, jaccard, near_duplicates, shingles
-from textgym.reward_modeling.reading import read_judgements
-from textgym.reward_modeling.splits import assign_splits, cluster_names, crossing_clusters, crossing_near_duplicates
+from textgym.reward_modeling.data.judgements import JudgementSet, PreferencePair, RatedText
+from textgym.reward_modeling.data.near_duplicates import clusters, jaccard, near_duplicates, shingles
+from textgym.reward_modeling.data.reading import read_judgements
+from textgym.reward_modeling.data.splits import assign_splits, cluster_names, crossing_clusters, crossing_near_duplicates
 
 RATINGS = Path(textgym_plugins.__file__).parent / "data/human_ratings/human_ratings.jsonl.gz"
 

@@ -12,14 +12,14 @@ from click.testing import CliRunner
 
 import textgym
 from textgym.cli.main import cli
-from textgym.reward_modeling.bootstrap import bootstrapped
-from textgym.reward_modeling.calibration import Calibration, fit_calibration, fit_temperature
-from textgym.reward_modeling.ensemble_fit import EnsembleSettings, fit_reward_ensemble
-from textgym.reward_modeling.fit import FitSettings, fit_reward_model
-from textgym.reward_modeling.fitted_ensemble import FittedEnsemble
-from textgym.reward_modeling.fitted_reward import FittedReward
-from textgym.reward_modeling.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
-from textgym.reward_modeling.length_debias import LengthDebias, log_words
+from textgym.reward_modeling.data.bootstrap import bootstrapped
+from textgym.reward_modeling.data.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.fitting.ensemble_fit import EnsembleSettings, fit_reward_ensemble
+from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.models.calibration import Calibration, fit_calibration, fit_temperature
+from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
+from textgym.reward_modeling.models.fitted_reward import FittedReward
+from textgym.reward_modeling.models.length_debias import LengthDebias, log_words
 from textgym.reward_modeling.objectives import BradleyTerry, CrossEntropy, Ordinal, SquaredError
 from textgym.rewards.combination import combine, combined_range
 
@@ -319,7 +319,7 @@ def test_what_cannot_be_fitted_is_one_line(ratings: Any, tmp_path: Any) -> None:
 
 
 def test_the_commands(ratings: Any, tmp_path: Any, monkeypatch: Any) -> None:
-    from textgym.reward_modeling.writing import write_judgements
+    from textgym.reward_modeling.data.writing import write_judgements
 
     monkeypatch.setenv("COLUMNS", "250")
     whole = replace(ratings, items=tuple(replace(item, split="test") if i % 5 == 1 else item for i, item in enumerate(ratings.items)))

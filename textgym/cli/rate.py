@@ -101,7 +101,7 @@ def _start(path: Path, collection: Collection, threads: int) -> None:
 def _export(store: JudgementStore, path: Path) -> None:
     from textgym.rating.agreement import agreement
     from textgym.rating.export import judgement_set
-    from textgym.reward_modeling.writing import write_judgements
+    from textgym.reward_modeling.data.writing import write_judgements
 
     judgements = store.judgements()
     if not judgements:

@@ -33,10 +33,10 @@ def data_command(
 
     The first fault ends it with one line that names the file, the line and the field.
     """
-    from textgym.reward_modeling.convert import ratings_to_classes, ratings_to_pairs
-    from textgym.reward_modeling.reading import read_judgements
-    from textgym.reward_modeling.splits import assign_splits, crossing_clusters
-    from textgym.reward_modeling.writing import write_judgements
+    from textgym.reward_modeling.data.convert import ratings_to_classes, ratings_to_pairs
+    from textgym.reward_modeling.data.reading import read_judgements
+    from textgym.reward_modeling.data.splits import assign_splits, crossing_clusters
+    from textgym.reward_modeling.data.writing import write_judgements
 
     if min_gap is not None and thresholds is not None:
         raise InvalidArgumentError("give --pairs or --classes, not both")

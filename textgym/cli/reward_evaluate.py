@@ -34,11 +34,11 @@ def evaluate_command(
     """
     import numpy as np
 
-    from textgym.reward_modeling.abilities import Scorer, abilities_of, fitted_model
-    from textgym.reward_modeling.evaluation import evaluate
-    from textgym.reward_modeling.evaluation_report import shown, write_evaluation
-    from textgym.reward_modeling.judgement_source import load_judgements
-    from textgym.reward_modeling.learning_curve import learning_curve
+    from textgym.reward_modeling.data.judgement_source import load_judgements
+    from textgym.reward_modeling.evaluation.evaluation import evaluate
+    from textgym.reward_modeling.evaluation.learning_curve import learning_curve
+    from textgym.reward_modeling.evaluation.report import shown, write_evaluation
+    from textgym.reward_modeling.models.abilities import Scorer, abilities_of, fitted_model
     from textgym.rewards.reward import make_reward
 
     made = make_reward(reward, **settings_from(extra))

@@ -45,15 +45,15 @@ def explain_command(
 
     By gradients: textgym reward explain my-transformer --method integrated-gradients --continuation "A dull plot."
     """
-    from textgym.reward_modeling.explanation import explain, influential_words
-    from textgym.reward_modeling.explanation_view import coloured, write_explanations
+    from textgym.reward_modeling.explanation.explanation import explain, influential_words
+    from textgym.reward_modeling.explanation.view import coloured, write_explanations
     from textgym.rewards.reward import make_reward
 
     if not continuations and data is None:
         raise InvalidArgumentError("give a text with --continuation, or data with --words")
     model, screen = make_reward(reward, **settings_from(extra)), console()
     if method == "integrated-gradients":
-        from textgym.reward_modeling.integrated_gradients import TOLERANCE, integrated_gradients
+        from textgym.reward_modeling.explanation.integrated_gradients import TOLERANCE, integrated_gradients
 
         found = [integrated_gradients(model, Episode(prompt, text), steps) for text in continuations]
         checked = f"; checked: below {TOLERANCE:.0%} of the range"
@@ -75,7 +75,7 @@ def explain_command(
         )
     influences = []
     if data is not None:
-        from textgym.reward_modeling.judgement_source import load_judgements
+        from textgym.reward_modeling.data.judgement_source import load_judgements
 
         texts = [Episode(item.prompt, item.text) for item in load_judgements(data).items[:FIRST] if hasattr(item, "text")]
         influences = influential_words(model.score, texts)

@@ -81,10 +81,10 @@ def fit_command(
 
     An ensemble, debiased and calibrated: textgym reward fit human-ratings --members 5 --bootstrap --length-debias residual --calibrate --out e
     """
-    from textgym.reward_modeling.distillation import Distillation
-    from textgym.reward_modeling.ensemble_fit import EnsembleSettings, fit_reward_ensemble
-    from textgym.reward_modeling.fit import FitSettings, fit_reward_model
-    from textgym.reward_modeling.judgement_source import load_judgements, sample
+    from textgym.reward_modeling.data.judgement_source import load_judgements, sample
+    from textgym.reward_modeling.fitting.distillation import Distillation
+    from textgym.reward_modeling.fitting.ensemble_fit import EnsembleSettings, fit_reward_ensemble
+    from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
     from textgym.reward_modeling.metrics import Metrics
 
     set_threads(threads)

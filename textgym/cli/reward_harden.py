@@ -50,9 +50,9 @@ def harden_command(
     A line for each round tells the validation Pearson and the share of human texts that the worst exploit beats, found anew against the new
     model. The best round that lost little is kept, and measured once more on test prompts.
     """
-    from textgym.reward_modeling.adversarial import HardeningSettings, Measure, harden
-    from textgym.reward_modeling.fit import FitSettings
-    from textgym.reward_modeling.judgement_source import load_judgements, sample
+    from textgym.reward_modeling.data.judgement_source import load_judgements, sample
+    from textgym.reward_modeling.fitting.adversarial import HardeningSettings, Measure, harden
+    from textgym.reward_modeling.fitting.fit import FitSettings
 
     set_threads(threads)
     settings = HardeningSettings(

@@ -4,7 +4,7 @@ import hashlib
 
 from textgym.rating.collection import Item
 from textgym.rating.store import Judgement, JudgementStore
-from textgym.reward_modeling.judgements import JudgementSet, PreferencePair, RatedText
+from textgym.reward_modeling.data.judgements import JudgementSet, PreferencePair, RatedText
 
 
 def judgement_set(store: JudgementStore) -> JudgementSet[RatedText] | JudgementSet[PreferencePair]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from textgym.classification import classification
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling import losses
-from textgym.reward_modeling.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.data.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
 from textgym.reward_modeling.metrics import Metrics, agreement
 
 Targets = dict[str, Tensor]

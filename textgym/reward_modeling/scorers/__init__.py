@@ -1,11 +1,11 @@
 """Scorers by name."""
 
 from textgym.errors import UnknownNameError
-from textgym.reward_modeling.scorer import Scorer
 from textgym.reward_modeling.scorers.compact import Compact
 from textgym.reward_modeling.scorers.embedding import EmbeddingLinear
 from textgym.reward_modeling.scorers.lm_linear import LMLinear
 from textgym.reward_modeling.scorers.mlp import MLP
+from textgym.reward_modeling.scorers.scorer import Scorer
 from textgym.reward_modeling.scorers.tfidf import TfIdf
 from textgym.reward_modeling.scorers.transformer import Transformer
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from textgym.errors import InvalidArgumentError
 from textgym.files import write_text
-from textgym.reward_modeling.compact_model import BLOCKS, FILE, UNKNOWN, WIDTHS, CompactModel, FeatureIndex, TextInput
-from textgym.reward_modeling.scorer import Prepared, Scorer
+from textgym.reward_modeling.scorers.compact_model import BLOCKS, FILE, UNKNOWN, WIDTHS, CompactModel, FeatureIndex, TextInput
+from textgym.reward_modeling.scorers.scorer import Prepared, Scorer
 
 WORD_DROPOUT = 0.1  # share of the words that are unknown in a training step: the others must do, and "unknown" gets a meaning
 VECTOR_DROPOUT = 0.2
@@ -197,7 +197,7 @@ class Compact(Scorer):
 
     def _take_vectors(self, texts: Sequence[str]) -> None:
         """Begin with the vectors that a fitted model computes for each word alone."""
-        from textgym.reward_modeling.fitted_reward import FittedReward
+        from textgym.reward_modeling.models.fitted_reward import FittedReward
 
         source = FittedReward(self.source, self.device).scorer
         self._take(FeatureIndex.of(texts, source.words(), self.min_texts))

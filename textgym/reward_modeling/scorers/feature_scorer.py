@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from textgym.reward_modeling.features import Features, HiddenStates
-from textgym.reward_modeling.scorer import Prepared, Scorer, TokenView, stacked
+from textgym.reward_modeling.scorers.features import Features, HiddenStates
+from textgym.reward_modeling.scorers.scorer import Prepared, Scorer, TokenView, stacked
 
 
 class FeatureScorer(Scorer):

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from textgym.reward_modeling.features import HiddenStates
 from textgym.reward_modeling.scorers.feature_scorer import FeatureScorer
+from textgym.reward_modeling.scorers.features import HiddenStates
 
 
 class LMLinear(FeatureScorer):

@@ -5,8 +5,8 @@ from typing import Any
 from torch import nn
 
 from textgym.errors import InvalidArgumentError
-from textgym.reward_modeling.features import Features, HashedNgrams, HiddenStates, SentenceEmbeddings
 from textgym.reward_modeling.scorers.feature_scorer import FeatureScorer
+from textgym.reward_modeling.scorers.features import Features, HashedNgrams, HiddenStates, SentenceEmbeddings
 
 
 class MLP(FeatureScorer):

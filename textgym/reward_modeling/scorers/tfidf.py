@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from textgym.errors import InvalidArgumentError, MissingExtraError
 from textgym.files import write_text
 from textgym.reward_modeling.objectives import BradleyTerry, CrossEntropy, MultiTask, SquaredError
-from textgym.reward_modeling.scorer import Prepared, Scorer
+from textgym.reward_modeling.scorers.scorer import Prepared, Scorer
 
 BLOCKS: dict[str, dict[str, Any]] = {
     "words": {"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+(?:'\w+)?\b|[^\w\s]+"},

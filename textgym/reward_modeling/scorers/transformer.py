@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from textgym.errors import InvalidArgumentError, MissingExtraError
 from textgym.files import write_text
 from textgym.lm.source import resolve_model
-from textgym.reward_modeling.features import padded
 from textgym.reward_modeling.reward_folder import folder_hash
-from textgym.reward_modeling.scorer import Prepared, Scorer, TokenView, masked_tokens
+from textgym.reward_modeling.scorers.features import padded
+from textgym.reward_modeling.scorers.scorer import Prepared, Scorer, TokenView, masked_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Self

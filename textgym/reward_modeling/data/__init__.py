@@ -1,0 +1,1 @@
+"""Judgements of people as data: kinds, files, splits, conversion, augmentation."""

@@ -1,0 +1,1 @@
+"""Evaluation: how well a reward agrees with people."""

@@ -1,0 +1,1 @@
+"""Explanation: which words make a reward what it is."""

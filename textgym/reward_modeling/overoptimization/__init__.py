@@ -1,0 +1,1 @@
+"""Over-optimisation: what the true reward does while a learnt one is pushed up."""
