@@ -23,6 +23,7 @@ from textgym.policies.reference import ReferenceModel
 PACKAGES = ("textgym", "torch", "transformers", "stable-baselines3", "gymnasium", "numpy")
 ENDLESS = 10**15  # tokens
 Progress = Callable[[int, int], None]
+OnEvaluation = Callable[[dict[str, Any]], None]
 
 
 class BudgetSpentError(Exception):
@@ -43,7 +44,7 @@ class TrainConfig:
         settings: Settings of the agent: reward, model, learning_rate, ...
         evaluations: Points of the learning curve (validation prompts); 0 for none.
         validation_prompts: Prompts per point.
-        test_prompts: Prompts of the final evaluation.
+        test_prompts: Prompts of the final evaluation; 0 for none.
         checkpoints: Number of checkpoints over the run.
         tensorboard: Write TensorBoard files too.
         task_options: Options of the task.
@@ -73,13 +74,25 @@ class TrainConfig:
         return read_budget(self.budget) if self.budget else Budget("tokens", self.tokens)
 
 
-def train(config: TrainConfig, out: str | os.PathLike[str], progress: Progress = lambda *_: None) -> dict[str, Any]:
-    """Run a configuration in a new run directory and return its result."""
+def train(
+    config: TrainConfig,
+    out: str | os.PathLike[str],
+    progress: Progress = lambda *_: None,
+    on_evaluation: OnEvaluation = lambda _: None,
+) -> dict[str, Any]:
+    """Run a configuration in a new run directory and return its result.
+
+    Args:
+        config: The run.
+        out: The run directory.
+        progress: Called with (spent, budget) after every iteration.
+        on_evaluation: Called with every new point of the learning curve; what it raises ends the run.
+    """
     agent = _new_agent(config)  # bad names fail before anything is on disk
     directory = RunDirectory(out)
     try:
         directory.write_json(CONFIG_FILE, {**asdict(config), "versions": {p: version(p) for p in PACKAGES}})
-        return _run(config, agent, directory, progress)
+        return _run(config, agent, directory, progress, on_evaluation)
     finally:
         directory.close()
 
@@ -103,7 +116,9 @@ def resume(out: str | os.PathLike[str], progress: Progress = lambda *_: None) ->
         directory.close()
 
 
-def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: Progress) -> dict[str, Any]:
+def _run(
+    config: TrainConfig, agent: Agent, directory: RunDirectory, progress: Progress, on_evaluation: OnEvaluation = lambda _: None
+) -> dict[str, Any]:
     """Learn up to the budget, evaluating and checkpointing on the way, then evaluate on the held-out test prompts."""
     outputs: list[KVWriter] = [MetricsFile(directory, up_to=agent.n_tokens)]
     if config.tensorboard:
@@ -119,6 +134,7 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
         found = evaluate(agent, "validation", config.validation_prompts, config.seed, agent.task.gold, reference)
         curve.append({"tokens": agent.n_tokens, **asdict(agent.costs), "spent": budget.spent(agent), **found.summary()})
         directory.write_json("evaluations.json", curve)
+        on_evaluation(curve[-1])
 
     def after_iteration(_: Agent) -> None:
         nonlocal started, iterations, n_checkpoints
@@ -156,8 +172,7 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
     peak = peak_memory(agent.device)
     agent.logger.close()
     agent.save(directory.path / "agent")
-    final = evaluate(agent, "test", config.test_prompts, config.seed, agent.task.gold, reference)
-    result = {
+    result: dict[str, Any] = {
         "agent": config.agent,
         "seed": config.seed,
         "tokens": agent.n_tokens,
@@ -165,13 +180,13 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
         "seconds": agent.learning_seconds,
         "peak_memory": peak,
         "tokens_per_second": agent.n_tokens / agent.learning_seconds if agent.learning_seconds else None,
-        **final.summary(),
-        "rewards": final.rewards,
-        "golds": final.gold,
-        "correct": final.correct,
-        "texts": [[p, c] for p, c in zip(final.prompts, final.continuations, strict=True)],
-        "curve": curve,
     }
+    if config.test_prompts:
+        final = evaluate(agent, "test", config.test_prompts, config.seed, agent.task.gold, reference)
+        result |= final.summary()
+        result |= {"rewards": final.rewards, "golds": final.gold, "correct": final.correct}
+        result["texts"] = [[p, c] for p, c in zip(final.prompts, final.continuations, strict=True)]
+    result["curve"] = curve
     directory.write_json(RESULT_FILE, result)
     return result
 
