@@ -227,9 +227,7 @@ class Agent(ABC):
         self.env._reset_seeds()
 
 
-def make_agent(
-    name: str, task: str | Task, task_options: Mapping[str, Any] | None = None, tuned: bool = False, **settings: Any
-) -> Agent:
+def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | None = None, tuned: bool = False, **settings: Any) -> Agent:
     """Build a registered agent.
 
     Args:

@@ -45,7 +45,9 @@ class Choice:
 
     def __post_init__(self) -> None:
         if len(self.values) < 2 or not all(v is None or isinstance(v, (str, int, float, bool)) for v in self.values):
-            raise InvalidArgumentError(f"a choice wants at least two values that are texts, numbers, True, False or None, got {self.values}")
+            raise InvalidArgumentError(
+                f"a choice wants at least two values that are texts, numbers, True, False or None, got {self.values}"
+            )
 
     def __contains__(self, value: object) -> bool:
         return value in self.values

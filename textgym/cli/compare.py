@@ -74,7 +74,7 @@ def table(comparison: Any) -> str:
         else:
             cells = [kl, f"{f['perplexity']:.0f}", f"{f['distinct_2']:.2f}", f"{f['length']:.1f}"]
         lines.append([row.agent, str(row.reward), *gains, *cells])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def costs(comparison: Any) -> str:
@@ -85,9 +85,10 @@ def costs(comparison: Any) -> str:
         speed = f"{f['tokens_per_second']:.0f}" if "tokens_per_second" in f and row.agent != "base" else ""
         counts = [f"{f[name]:,.0f}" for name in ("tokens_generated", "tokens_trained", "texts_scored")]
         lines.append([row.agent, *counts, f"{f['seconds']:.1f}", f"{f['peak_memory']:.0f}", speed])
-    return _aligned(lines)
+    return aligned(lines)
 
 
-def _aligned(lines: list[list[str]]) -> str:
+def aligned(lines: list[list[str]]) -> str:
+    """Return cells as a text table whose columns stand below each other."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
