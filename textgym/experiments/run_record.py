@@ -89,8 +89,8 @@ class RunRecord:
     def solved(self) -> bool:
         """Whether the task has a greatest possible reward, and the policy gets nearly that."""
         best = None if self.task is None or self.settings.get("reward") is not None else self.task.perfect_score
-        rewards = self.curve("rollout/ep_rew_mean").finite
-        return best is not None and len(rewards) > 0 and float(rewards.last_third.max()) >= SOLVED * best
+        rewards = [*self.curve("rollout/ep_rew_mean").finite.last_third.tolist(), *(p["reward"] for p in self.evaluations[-1:])]
+        return best is not None and any(reward >= SOLVED * best for reward in rewards)
 
 
 def read_run(path: str | os.PathLike[str]) -> RunRecord:

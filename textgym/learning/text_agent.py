@@ -14,6 +14,7 @@ from textgym.learning.micro_batches import micro_batches
 from textgym.learning.optimisation import Optimisation, Schedule
 from textgym.learning.rollout_log import log_rollout
 from textgym.policies.generation import GeneratedText, generate
+from textgym.policies.kl import never_negative_kls
 from textgym.policies.reference import ReferenceModel
 from textgym.tasks import Task
 
@@ -100,14 +101,15 @@ class TextAgent(Agent):
     def penalised_rewards(self, texts: Sequence[GeneratedText]) -> tuple[list[NDArray[np.float64]], float]:
         """Return per text (tokens of it,) the rewards less `kl_coef` · log(π/π_ref), and the mean KL per token (k1, nats; nan without model).
 
-        The KL by the estimator k3, which is never negative, is recorded as "rollout/kl_k3".
+        The KL by the estimators k2 and k3 is recorded as "rollout/kl_k2" and "rollout/kl_k3".
         """
         if self.reference is None:
             return [t.rewards for t in texts], float("nan")
         log_ratios = [t.log_probs - theirs for t, theirs in zip(texts, self.reference_log_probs(texts), strict=True)]
         penalised = [t.rewards - self.kl_coef * ratio for t, ratio in zip(texts, log_ratios, strict=True)]
         flat = np.concatenate(log_ratios)
-        self.logger.record("rollout/kl_k3", float((np.expm1(-flat) + flat).mean()))
+        for name, value in never_negative_kls(flat).items():
+            self.logger.record(f"rollout/{name}", value)
         return penalised, float(flat.mean())
 
     def log_texts(self, texts: Sequence[GeneratedText], kl: float, **figures: float) -> None:

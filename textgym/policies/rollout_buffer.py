@@ -16,7 +16,7 @@ from textgym.envs.token_space import TokenSpace
 from textgym.errors import InvalidArgumentError, RewardError
 from textgym.lm.packing import PackedBatch, pack
 from textgym.lm.token_distribution import SamplingRule
-from textgym.policies.kl import KLController
+from textgym.policies.kl import KLController, never_negative_kls
 from textgym.policies.reference import ReferenceModel
 
 
@@ -49,7 +49,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 
     Attributes:
         statistics: Figures of the last rollout: "kl" (mean over tokens of log π − log π_ref, nats: the estimator k1 of Schulman's note
-            http://joschu.net/blog/kl-approx.html), "kl_k3" (the same by his k3, which is never negative), "kl_coef", "task_reward" (mean per step, without the penalty), "dropped" (episodes whose
+            http://joschu.net/blog/kl-approx.html), "kl_k2" and "kl_k3" (the same by his other estimators, which are never negative), "kl_coef", "task_reward" (mean per step, without the penalty), "dropped" (episodes whose
             reward is nan because it could not be found: they are left out of learning).
         n_tokens_trained: Tokens given back in minibatches so far, every epoch counted.
 
@@ -132,8 +132,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             np.nan_to_num(self.rewards, copy=False)  # a nan would cross the episodes' borders in the sum below, as 0 * nan
         if self.reference is not None:
             kl = self.log_probs - self._reference_log_probs(self.reference)  # (steps, envs), nats
-            k3 = np.expm1(-kl.astype(np.float64)) + kl
-            self.statistics.update(kl=float(kl.mean()), kl_k3=float(k3.mean()), kl_coef=self.kl.coef)
+            self.statistics.update(kl=float(kl.mean()), **never_negative_kls(kl), kl_coef=self.kl.coef)
             self.rewards -= self.kl.coef * kl
             self.kl.update(float(kl.mean()), kl.size)
         super().compute_returns_and_advantage(last_values, dones)
