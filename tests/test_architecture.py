@@ -14,6 +14,8 @@ LAYERS = [
     "files",
     "html_page",
     "plugin_manager",
+    "search_space",
+    "tuned_settings",
     "lm",
     "tokenization",
     "tasks",

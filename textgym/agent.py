@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,7 +27,9 @@ from textgym.policies.causal_lm_policy import CausalLMPolicy, no_learning
 from textgym.policies.generation import GeneratedText, generate
 from textgym.policies.training_state import TrainingState, load_modules, load_training_state, save_modules, save_training_state
 from textgym.rewards.reward import make_reward
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task, find_task_name, make_task
+from textgym.tuned_settings import find_tuned_settings
 
 AGENT_FILE = "agent.json"
 DEFAULT_KL_COEF = 0.1
@@ -70,6 +72,8 @@ class Agent(ABC):
     Attributes:
         name: Registered name.
         learns: False for an agent that no token budget improves.
+        search_space: What `textgym tune` tries, setting → `Range` or `Choice`; a subclass declares its own settings, inherits the rest, and
+            takes one out with None. Settings that an agent does not take are ignored.
         writes_with_reward: True for an agent that asks the reward while it writes.
         env: The stable-baselines3 face of the task.
         policy: The policy being improved.
@@ -86,6 +90,7 @@ class Agent(ABC):
     name = ""
     learns = True
     writes_with_reward = False
+    search_space: ClassVar[SearchSpace] = {"learning_rate": Range(5e-5, 3e-3, log=True), "kl_coef": Range(0.02, 0.5, log=True)}
     policy: CausalLMPolicy
 
     def __init__(
@@ -222,17 +227,20 @@ class Agent(ABC):
         self.env._reset_seeds()
 
 
-def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | None = None, **settings: Any) -> Agent:
+def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | None = None, tuned: bool = False, **settings: Any) -> Agent:
     """Build a registered agent.
 
     Args:
         name: "ppo", "a2c", "reinforce", "base", or any agent of an installed plugin.
         task: A `Task`, or a task's short or full name.
         task_options: Options of a task given by name.
+        tuned: Take the settings that were tuned for the task where none are given.
         **settings: Arguments of the agent: those of `Agent` (`model`, `reward`, `seed`, ...) and its own hyperparameters.
     """
     factory = installed_plugins().find("agent", name).factory
     _check_settings(name, factory, settings)
+    if tuned:
+        settings = {**tuned_settings(name, task), **settings}
     if task_options and not isinstance(task, str):
         raise InvalidArgumentError(f"options {sorted(task_options)} fit a task given by name, not a Task object")
     agent = factory(make_task(task, **task_options) if isinstance(task, str) and task_options else task, **settings)
@@ -243,6 +251,20 @@ def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | No
     options = {"task_options": dict(task_options)} if task_options else {}
     agent.settings = {"task": task_name, **options, **{k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in settings.items()}}
     return agent
+
+
+def tuned_settings(name: str, task: str | Task) -> dict[str, Any]:
+    """Return the settings that were tuned for an agent on a task; raises if no plugin ships any."""
+    task_name = find_task_name(task) if isinstance(task, str) else task.name
+    found = find_tuned_settings(name, task_name)
+    if found is None:
+        owners = (n.partition("@") for n in installed_plugins().registrations("tuned_setting"))
+        known = [agent for agent, _, place in owners if place == task_name]
+        raise InvalidArgumentError(
+            f"nothing was tuned for agent {name!r} on task {task_name!r} (there are settings for: {', '.join(known) or 'none'}): "
+            f"leave tuned out, or find some with: textgym tune {task_name} --agent {name} --out DIR"
+        )
+    return dict(found.settings)
 
 
 def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **changes: Any) -> Agent:
@@ -305,3 +327,17 @@ def agent_settings(factory: Callable[..., Any]) -> dict[str, Any]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return found
+
+
+def agent_search_space(factory: Callable[..., Any]) -> dict[str, Range | Choice]:
+    """Return what there is to tune of an agent, setting → values: what its class and its base classes declare, of the settings it takes.
+
+    Args:
+        factory: The agent's class, or a function (with an attribute `search_space` of its own if it likes).
+    """
+    classes: tuple[Any, ...] = factory.__mro__ if inspect.isclass(factory) else (factory, *Agent.__mro__)
+    declared: dict[str, Range | Choice | None] = {}
+    for owner in reversed(classes):
+        declared |= vars(owner).get("search_space", {})
+    known = agent_settings(factory)
+    return {name: values for name, values in declared.items() if values is not None and name in known}

@@ -1,7 +1,7 @@
 """Behaviour cloning: supervised fine-tuning on what people wrote."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from textgym.learning.micro_batches import micro_batches
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -38,6 +39,8 @@ class BehaviourCloningAgent(TextAgent):
         share: Share of the references that are imitated, by reward; ties with the last one are kept.
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"kl_coef": None, "share": Range(0.05, 1.0, log=True)}
 
     def __init__(self, task: str | Task, share: float = 0.25, **settings: Any) -> None:
         super().__init__(task, **settings)

@@ -1,7 +1,7 @@
 """DPO: direct preference optimisation on pairs of texts that the reward ranks."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from textgym.errors import InvalidArgumentError
 from textgym.learning.micro_batches import micro_batches
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import GeneratedText, generate
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
 
 Writer = Literal["policy", "start"]
@@ -33,6 +34,13 @@ class DPOAgent(TextAgent):
         updates: Optimizer steps on the pairs of an iteration.
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "kl_coef": None,  # β is the coefficient
+        "beta": Range(0.03, 0.5, log=True),
+        "updates": Range(1, 4),
+        "group_size": Choice((4, 8)),
+    }
 
     def __init__(
         self,

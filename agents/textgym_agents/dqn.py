@@ -1,7 +1,7 @@
 """DQN on tokens: Double-Q with a dueling head, a target network and replay."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from textgym.learning.q_agent import QAgent
 from textgym.mdp import TokenMDP
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import GeneratedText, generate
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -29,6 +30,8 @@ class DQNAgent(QAgent):
         beta: β, reward units per unit of a logit: the temperature of the exploration.
         **settings: Those of `textgym.learning.q_agent.QAgent` (`path_lambda`, `replay_size`, `updates`, `tau`, ...), `TextAgent`, `Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"beta": Range(0.03, 0.5, log=True)}
 
     def __init__(self, task: str | Task, beta: float = 0.1, **settings: Any) -> None:
         if not beta > 0:

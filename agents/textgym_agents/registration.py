@@ -1,8 +1,10 @@
 """The bundled agents by name; each file is imported when its agent is first asked for."""
 
+from pathlib import Path
 from typing import Any
 
 import textgym
+from textgym.tuned_settings import tuned_settings_files
 
 AGENTS = {
     "a2c": "a2c:A2CAgent",
@@ -31,3 +33,10 @@ def register_agents(register: Any) -> None:
     """Register the agents."""
     for name, place in AGENTS.items():
         register(name, f"textgym_agents.{place}")
+
+
+@textgym.hookimpl
+def register_tuned_settings(register: Any) -> None:
+    """Register the settings that were tuned for them."""
+    for name, file in tuned_settings_files(Path(__file__).parent / "tuned").items():
+        register(name, file)

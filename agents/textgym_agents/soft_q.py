@@ -1,7 +1,7 @@
 """Soft Q-learning on a language model: the policy's log-probabilities and the value head are the Q function."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from textgym.learning.micro_batches import MicroBatch
 from textgym.learning.q_agent import QAgent
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -27,6 +28,8 @@ class SoftQAgent(QAgent):
         alpha: α, in reward units per nat. It takes the place of `kl_coef`, which must be left out or 0.
         **settings: Those of `textgym.learning.q_agent.QAgent` (`path_lambda`, `replay_size`, `updates`, `tau`, ...), `TextAgent`, `Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"kl_coef": None, "alpha": Range(0.03, 0.5, log=True)}
 
     def __init__(self, task: str | Task, alpha: float = 0.1, **settings: Any) -> None:
         if not alpha > 0:

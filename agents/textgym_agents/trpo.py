@@ -1,9 +1,10 @@
 """Trust region policy optimisation: sb3-contrib's TRPO, unmodified."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from textgym.errors import MissingExtraError
 from textgym.learning.sb3_agent import SB3Agent
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -21,6 +22,12 @@ class TRPOAgent(SB3Agent):
             n_critic_updates, target_kl: Of sb3-contrib's TRPO; `target_kl` is nats per token, `batch_size` counts tokens of a value step.
         **settings: Those of `textgym.learning.sb3_agent.SB3Agent` (`kl_coef`, `kl_target`) and `textgym.agent.Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "learning_rate": Range(3e-4, 1e-2, log=True),  # of the value head alone
+        "target_kl": Range(0.005, 0.08, log=True),
+        "n_critic_updates": Range(1, 4),
+    }
 
     def __init__(
         self,

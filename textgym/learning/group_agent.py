@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from textgym.errors import InvalidArgumentError
 from textgym.learning.micro_batches import MicroBatch, micro_batches
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -29,6 +30,13 @@ class GroupAgent(TextAgent):
         clip_range: How far the ratio of new to old probability may move from 1.
         **settings: Those of `TextAgent` and `Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "group_size": Choice((4, 8, 16)),
+        "n_epochs": Range(1, 4),
+        "n_minibatches": Choice((1, 2, 4)),
+        "clip_range": Range(0.1, 0.4),
+    }
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from textgym.learning.replay import TokenReplay
 from textgym.learning.returns import Floats, generalized_advantages
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -49,6 +50,8 @@ class QAgent(TextAgent):
         tau: Share by which the target network moves to the policy after each step; 1 copies it.
         **settings: Those of `TextAgent` and `Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"path_lambda": Range(0.0, 1.0), "updates": Range(1, 4), "tau": Range(0.02, 1.0, log=True)}
 
     def __init__(
         self,
