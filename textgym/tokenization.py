@@ -77,14 +77,20 @@ class Vocabulary:
             return texts
         return [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in sequences]
 
-    def decode_continuations(self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> list[str]:
+    def decode_continuations(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], prompt_texts: Sequence[str] | None = None
+    ) -> list[str]:
         """Return the text each continuation adds to its prompt.
 
         Decoding the continuation alone would lose its leading space with some tokenizers (SentencePiece), so the whole is decoded and
         the prompt's text cut off.
+
+        Args:
+            prompts, continuations: Token ids.
+            prompt_texts: What `decode(prompts)` gives, if it is known already.
         """
         wholes = self.decode([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
-        starts = self.decode(prompts)
+        starts = self.decode(prompts) if prompt_texts is None else prompt_texts
         # A prompt that ends inside a character (byte-level tokens) decodes differently alone; then the continuation speaks for itself.
         return [
             whole[len(start) :] if whole.startswith(start) else self.decode([continuation])[0]
