@@ -92,11 +92,19 @@ class TextAgent(Agent):
         flat = self.reference.log_probs([(t.prompt_ids, t.action_ids) for t in texts], self.policy.rule, self.env.mdp.allowed_mask)
         return np.split(flat.astype(np.float64), np.cumsum([len(t.action_ids) for t in texts])[:-1])
 
-    def penalised_rewards(self, texts: Sequence[GeneratedText]) -> tuple[list[NDArray[np.float64]], float]:
-        """Return per text (tokens of it,) the rewards less `kl_coef` · log(π/π_ref), and the mean KL per token (k1, nats; nan without model)."""
+    def penalised_rewards(
+        self, texts: Sequence[GeneratedText], reference: Sequence[NDArray[np.float64]] | None = None
+    ) -> tuple[list[NDArray[np.float64]], float]:
+        """Return per text (tokens of it,) the rewards less `kl_coef` · log(π/π_ref), and the mean KL per token (k1, nats; nan without model).
+
+        Args:
+            texts: Of the policy.
+            reference: What `reference_log_probs` returned, where it is needed for more than this.
+        """
         if self.reference is None:
             return [t.rewards for t in texts], float("nan")
-        log_ratios = [t.log_probs - theirs for t, theirs in zip(texts, self.reference_log_probs(texts), strict=True)]
+        reference = self.reference_log_probs(texts) if reference is None else reference
+        log_ratios = [t.log_probs - theirs for t, theirs in zip(texts, reference, strict=True)]
         penalised = [t.rewards - self.kl_coef * ratio for t, ratio in zip(texts, log_ratios, strict=True)]
         return penalised, float(np.concatenate(log_ratios).mean())
 
