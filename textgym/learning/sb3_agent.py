@@ -67,6 +67,9 @@ class SB3Agent(Agent):
                 **hyperparameters,
             )
         self.policy: CausalLMPolicy = self.algorithm.policy  # type: ignore[assignment]
+        if self.policy.lm.adapter_base:
+            buffer: Any = self.algorithm.rollout_buffer
+            buffer.share_reference(self.policy)
         self._pending: dict[str, float] = {}
 
     def learn(self, total_tokens: int) -> "SB3Agent":

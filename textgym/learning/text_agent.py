@@ -12,7 +12,6 @@ from textgym.errors import InvalidArgumentError, RewardError
 from textgym.learning.optimisation import Optimisation, Schedule
 from textgym.learning.rollout_log import log_rollout
 from textgym.policies.generation import GeneratedText, generate
-from textgym.policies.reference import ReferenceModel
 from textgym.tasks import Task
 
 
@@ -51,7 +50,7 @@ class TextAgent(Agent):
         self.kl_coef = self.kl_coefficient(kl_coef)
         self.policy = self.make_policy()
         self.optimisation = Optimisation(self.policy, learning_rate, max_grad_norm, lr_schedule)
-        self.reference = None if self.reference_model is None else ReferenceModel(self.reference_model, self.device)
+        self.reference = self.make_reference()
         self.rng = np.random.default_rng(self.seed)
         self._goal = 0
 
