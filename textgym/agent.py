@@ -25,6 +25,7 @@ from textgym.mdp import TokenMDP
 from textgym.plugin_manager import installed_plugins
 from textgym.policies.causal_lm_policy import CausalLMPolicy, no_learning
 from textgym.policies.generation import GeneratedText, generate
+from textgym.policies.reference import ReferenceModel
 from textgym.policies.training_state import TrainingState, load_modules, load_training_state, save_modules, save_training_state
 from textgym.rewards.reward import make_reward
 from textgym.search_space import Choice, Range, SearchSpace
@@ -62,6 +63,9 @@ class Agent(ABC):
         seed: Of the initial weights, prompts and samples.
         device: "auto", "cpu", "cuda", ...
         dtype: Of the weights.
+        autocast: Dtype to compute in where it is another, "bfloat16" beside weights in float32; "" for none.
+        lora_rank, lora_alpha, lora_targets: Learn low-rank adapters instead of all weights, see `CausalLMPolicy`; rank 0 for none.
+        gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
         n_envs: Episodes run side by side.
         max_new_tokens: Token budget of a text; the task's own by default.
         temperature, top_k: Sampling rule of the policy.
@@ -101,6 +105,11 @@ class Agent(ABC):
         seed: int = 0,
         device: str = "auto",
         dtype: str = "float32",
+        autocast: str = "",
+        lora_rank: int = 0,
+        lora_alpha: float | None = None,
+        lora_targets: str | Sequence[str] | None = None,
+        gradient_checkpointing: bool = False,
         n_envs: int = 32,
         max_new_tokens: int | None = None,
         temperature: float = 1.0,
@@ -114,7 +123,17 @@ class Agent(ABC):
         self.reference_model = start if start and has_weights(start) else None
         self.seed = seed
         self.device = get_device(device)
-        self.policy_settings: dict[str, Any] = {"model": self.model, "temperature": temperature, "top_k": top_k, "dtype": dtype}
+        self.policy_settings: dict[str, Any] = {
+            "model": self.model,
+            "temperature": temperature,
+            "top_k": top_k,
+            "dtype": dtype,
+            "autocast": autocast,
+            "lora_rank": lora_rank,
+            "lora_alpha": lora_alpha,
+            "lora_targets": lora_targets,
+            "gradient_checkpointing": gradient_checkpointing,
+        }
         set_random_seed(seed)  # stable-baselines3 draws from the global generators, so every agent does
         self.env = TextVecEnv(
             self.task, n_envs, reward=reward, model=self.model, split=split, max_new_tokens=max_new_tokens, drop_failed=True
@@ -152,7 +171,14 @@ class Agent(ABC):
 
     def make_policy(self) -> CausalLMPolicy:
         """Return a fresh policy on the agent's device, with an optimizer of learning rate 0 (for agents that build their own)."""
-        return CausalLMPolicy(self.env.observation_space, self.env.action_space, no_learning, **self.policy_settings).to(self.device)
+        policy = CausalLMPolicy(self.env.observation_space, self.env.action_space, no_learning, **self.policy_settings).to(self.device)
+        if policy.lm.adapter_base and hasattr(self, "policy"):
+            policy.share_frozen_weights(self.policy)
+        return policy
+
+    def make_reference(self) -> ReferenceModel | None:
+        """Return the frozen reference model, None without one; a policy with adapters is its own."""
+        return None if self.reference_model is None else ReferenceModel(self.reference_model, self.device, adapted=self.policy.lm)
 
     def generate(
         self, prompts: Sequence[str], max_new_tokens: int | None = None, seed: int | None = None, batch_size: int = 64

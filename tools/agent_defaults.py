@@ -1,6 +1,6 @@
 """Write the table of defaults into every page docs/agents/NAME.md; `--check` only says which pages are behind.
 
-    python tools/agent_defaults.py
+python tools/agent_defaults.py
 """
 
 import sys

@@ -18,7 +18,6 @@ from textgym.experiments.budget import PATIENCE, Budget, read_budget
 from textgym.experiments.evaluate import evaluate
 from textgym.experiments.memory import peak_memory, reset_peak
 from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, RESULT_FILE, MetricsFile, RunDirectory
-from textgym.policies.reference import ReferenceModel
 
 PACKAGES = ("textgym", "torch", "transformers", "stable-baselines3", "gymnasium", "numpy")
 ENDLESS = 10**15  # tokens
@@ -138,7 +137,7 @@ def _run(
     if config.tensorboard:
         outputs.append(TensorBoardOutputFormat(str(directory.path / "tensorboard")))
     agent.set_logger(Logger(str(directory.path), outputs))
-    reference = ReferenceModel(agent.reference_model, agent.device) if agent.reference_model is not None else None
+    reference = agent.make_reference()
     curve = [p for p in directory.read_json(EVALUATIONS_FILE) or [] if p["tokens"] <= agent.n_tokens]
     budget, started, iterations = config.spending, time.monotonic(), 0
     n_checkpoints = _reached(budget.spent(agent), config.checkpoints, budget.amount)

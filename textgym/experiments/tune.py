@@ -19,7 +19,6 @@ from textgym.experiments.run_directory import CONFIG_FILE, RunDirectory
 from textgym.experiments.statistics import difference
 from textgym.experiments.train import PACKAGES, TrainConfig, resume, train
 from textgym.plugin_manager import installed_plugins
-from textgym.policies.reference import ReferenceModel
 from textgym.search_space import Choice, Range
 from textgym.tasks import find_task_name
 from textgym.tuned_settings import TunedSettings
@@ -374,7 +373,7 @@ def _measure(config: TuneConfig, settings: Mapping[str, Any], seed: int, path: P
         else:
             train(replace(config.run(settings, seed, 0), checkpoints=2), path)
         agent = load_agent(path / "agent", **{"device": "auto", **{k: v for k, v in config.settings.items() if k == "device"}})
-        reference = ReferenceModel(agent.reference_model, agent.device) if agent.reference_model is not None else None
+        reference = agent.make_reference()
         found = evaluate(agent, "validation", config.validation_prompts, seed, agent.task.gold, reference)
         summary = {name: value if np.isfinite(value) else None for name, value in found.summary().items()}
         directory = RunDirectory(path, resume=True)

@@ -68,6 +68,9 @@ class SB3Agent(Agent):
                 **hyperparameters,
             )
         self.policy: CausalLMPolicy = self.algorithm.policy  # type: ignore[assignment]
+        if self.policy.lm.adapter_base:
+            buffer: Any = self.algorithm.rollout_buffer
+            buffer.share_reference(self.policy)
         self._pending: dict[str, float] = {}
         self.running = np.zeros((2, self.env.num_envs))  # reward and tokens so far of the text in each environment
 

@@ -15,7 +15,6 @@ from textgym.learning.optimisation import Optimisation, Schedule
 from textgym.learning.rollout_log import log_rollout
 from textgym.policies.generation import GeneratedText, generate
 from textgym.policies.kl import never_negative_kls
-from textgym.policies.reference import ReferenceModel
 from textgym.tasks import Task
 
 
@@ -54,7 +53,7 @@ class TextAgent(Agent):
         self.kl_coef = self.kl_coefficient(kl_coef)
         self.policy = self.make_policy()
         self.optimisation = Optimisation(self.policy, learning_rate, max_grad_norm, lr_schedule)
-        self.reference = None if self.reference_model is None else ReferenceModel(self.reference_model, self.device)
+        self.reference = self.make_reference()
         self.rng = np.random.default_rng(self.seed)
         self._goal = 0
 
@@ -98,14 +97,21 @@ class TextAgent(Agent):
         flat = self.reference.log_probs([(t.prompt_ids, t.action_ids) for t in texts], self.policy.rule, self.env.mdp.allowed_mask)
         return np.split(flat.astype(np.float64), np.cumsum([len(t.action_ids) for t in texts])[:-1])
 
-    def penalised_rewards(self, texts: Sequence[GeneratedText]) -> tuple[list[NDArray[np.float64]], float]:
+    def penalised_rewards(
+        self, texts: Sequence[GeneratedText], reference: Sequence[NDArray[np.float64]] | None = None
+    ) -> tuple[list[NDArray[np.float64]], float]:
         """Return per text (tokens of it,) the rewards less `kl_coef` · log(π/π_ref), and the mean KL per token (k1, nats; nan without model).
 
         The KL by the estimators k2 and k3 is recorded as "rollout/kl_k2" and "rollout/kl_k3".
+
+        Args:
+            texts: Of the policy.
+            reference: What `reference_log_probs` returned, where it is needed for more than this.
         """
         if self.reference is None:
             return [t.rewards for t in texts], float("nan")
-        log_ratios = [t.log_probs - theirs for t, theirs in zip(texts, self.reference_log_probs(texts), strict=True)]
+        reference = self.reference_log_probs(texts) if reference is None else reference
+        log_ratios = [t.log_probs - theirs for t, theirs in zip(texts, reference, strict=True)]
         penalised = [t.rewards - self.kl_coef * ratio for t, ratio in zip(texts, log_ratios, strict=True)]
         flat = np.concatenate(log_ratios)
         for name, value in never_negative_kls(flat).items():

@@ -33,7 +33,8 @@ class PrefixCache:
     def __init__(self, language_model: LanguageModel, n_slots: int = 2) -> None:
         self._lm, self._n_slots = language_model, n_slots
         self._weights = list(language_model.parameters())  # listing them anew costs more than a step of a small model should
-        trained = [p for p in self._weights if p.requires_grad] or self._weights
+        # an adapter's first matrix gets no gradient while its second is still 0
+        trained = [p for n, p in language_model.named_parameters() if p.requires_grad and "lora_A" not in n] or self._weights
         self._probe = min(reversed(trained), key=torch.Tensor.numel)  # of the smallest the last, nearest to the loss: the final norm's
         self._slots: list[_Slot] = []
         self._version, self._probed = -1, self._probe.detach().clone()

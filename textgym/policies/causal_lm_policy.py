@@ -1,7 +1,7 @@
 """CausalLMPolicy: a causal language model with a value head as a stable-baselines3 policy."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from textgym.envs.token_space import TokenSpace
 from textgym.errors import InvalidArgumentError
 from textgym.files import replaced_folder
+from textgym.lm.adapters import LoRA
 from textgym.lm.language_model import load_language_model
 from textgym.lm.packing import PackedBatch
 from textgym.lm.prefix_cache import PrefixCache
@@ -44,6 +45,10 @@ class CausalLMPolicy(BasePolicy):
         temperature, top_k: The sampling rule.
         dtype: Of the weights: "float32", "bfloat16".
         attention: Hugging Face's `attn_implementation`; TRPO needs "eager".
+        autocast: Dtype to compute in where it is not that of the weights: "bfloat16" beside weights and optimizer in float32; "" for none.
+        lora_rank: Rank of adapters that learn in place of the language model's weights (the value head learns as ever); 0 for none.
+        lora_alpha, lora_targets: See `textgym.lm.adapters.LoRA`.
+        gradient_checkpointing: Keep no activations inside the layers for the backward pass but compute them again: memory for time.
         detach_value: True keeps the value loss out of the language model.
         optimizer_class, optimizer_kwargs: Of the single optimizer over language model and value head.
         use_sde: Must be False (stable-baselines3 passes it).
@@ -62,6 +67,11 @@ class CausalLMPolicy(BasePolicy):
         top_k: int = 0,
         dtype: str = "float32",
         attention: str = "sdpa",
+        autocast: str = "",
+        lora_rank: int = 0,
+        lora_alpha: float | None = None,
+        lora_targets: str | Sequence[str] | None = None,
+        gradient_checkpointing: bool = False,
         detach_value: bool = False,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -79,10 +89,18 @@ class CausalLMPolicy(BasePolicy):
             "top_k": top_k,
             "dtype": dtype,
             "attention": attention,
+            "autocast": autocast,
+            "lora_rank": lora_rank,
+            "lora_alpha": lora_alpha,
+            "lora_targets": lora_targets,
+            "gradient_checkpointing": gradient_checkpointing,
             "detach_value": detach_value,
         }
         self.detach_value = detach_value
-        self.lm = load_language_model(model, dtype, attention=attention)
+        lora = LoRA(lora_rank, lora_alpha, lora_targets) if lora_rank else None
+        self.lm = load_language_model(
+            model, dtype, attention=attention, autocast=autocast, lora=lora, gradient_checkpointing=gradient_checkpointing
+        )
         self.vocabulary = load_vocabulary(model)  # kept: a checkpoint's folder may be gone when this policy is saved again
         if not isinstance(action_space, spaces.Discrete) or self.lm.vocabulary_size != action_space.n:
             raise InvalidArgumentError(
@@ -105,7 +123,8 @@ class CausalLMPolicy(BasePolicy):
 
             self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
         self.cache = PrefixCache(self.lm)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        learning = [p for p in self.parameters() if p.requires_grad]
+        self.optimizer = self.optimizer_class(learning, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     # --- what stable-baselines3 calls in a rollout ------------------------------------------------------------------------------
 
@@ -182,6 +201,14 @@ class CausalLMPolicy(BasePolicy):
             self.lm.save_pretrained(aside)
             self.vocabulary.tokenizer.save_pretrained(aside)
             save_file({k: v.contiguous().cpu() for k, v in self.value_head.state_dict().items()}, aside / VALUE_HEAD_FILE)
+
+    @torch.no_grad()
+    def share_frozen_weights(self, other: "CausalLMPolicy") -> None:
+        """Hold the frozen weights of `other`, which has the same base model and adapters of its own, instead of a second copy of them."""
+        theirs = dict(other.lm.named_parameters())
+        for name, parameter in self.lm.named_parameters():
+            if not parameter.requires_grad:
+                parameter.data = theirs[name].data
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {

@@ -15,7 +15,9 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from textgym.envs.token_space import TokenSpace
 from textgym.errors import InvalidArgumentError, RewardError
 from textgym.lm.packing import PackedBatch, pack
+from textgym.lm.source import resolve_model
 from textgym.lm.token_distribution import SamplingRule
+from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.kl import KLController, never_negative_kls
 from textgym.policies.reference import ReferenceModel
 
@@ -42,7 +44,8 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         buffer_size: Steps per environment.
         observation_space, action_space, device, gae_lambda, gamma, n_envs: As in stable-baselines3.
         kl_coef: Coefficient of the KL penalty, in reward units per nat; 0 for none.
-        reference_model: The frozen model of the penalty: name, directory, `.gguf` file or hub id. The KL is measured whenever it is given.
+        reference_model: The frozen model of the penalty: name, directory, `.gguf` file or hub id. The KL is measured whenever it is given. It
+            is loaded when it is first asked; see also `share_reference`.
         kl_target: Steer `kl_coef` towards this KL per token (nats); None keeps it fixed.
         kl_horizon: See `KLController`.
         reference_dtype: Dtype of the reference model's weights.
@@ -81,8 +84,23 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         self.n_tokens_trained = 0
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
         self.kl = KLController(kl_coef, kl_target, kl_horizon)
-        self.reference = None if reference_model is None else ReferenceModel(reference_model, self.device, reference_dtype)
+        self._reference_model, self._reference_dtype = reference_model, reference_dtype
+        self._reference: ReferenceModel | None = None
+        if reference_model is not None:
+            resolve_model(reference_model)  # which raises for an unknown one
         self.statistics: dict[str, float] = {}
+
+    @property
+    def reference(self) -> ReferenceModel | None:
+        """The frozen model, None without one."""
+        if self._reference is None and self._reference_model is not None:
+            self._reference = ReferenceModel(self._reference_model, self.device, self._reference_dtype)
+        return self._reference
+
+    def share_reference(self, policy: CausalLMPolicy) -> None:
+        """Let a policy that learns by adapters (`lora_rank`) be its own reference model, adapters off, if that is the model it started from."""
+        if self._reference_model is not None:
+            self._reference = ReferenceModel(self._reference_model, self.device, self._reference_dtype, policy.lm)
 
     def reset(self) -> None:
         """Empty the buffer for the next rollout."""

@@ -23,7 +23,6 @@ from textgym.experiments.statistics import Estimate
 from textgym.files import write_text
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import generate
-from textgym.policies.reference import ReferenceModel
 from textgym.reward_modeling.data.bootstrap import bootstrapped, whole_scale
 from textgym.reward_modeling.data.judgement_source import load_judgements
 from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
@@ -367,7 +366,7 @@ def _rl_run(config: OveroptimizationConfig, folder: Path, size: int, how: str, s
     agent = make_agent(
         config.agent, config.task, reward=_optimised(_proxies(config, folder, size, seed, how), how, config.coef), seed=seed, **settings
     )
-    reference = ReferenceModel(agent.reference_model, agent.device) if agent.reference_model is not None else None
+    reference = agent.make_reference()
     curve: list[dict[str, Any]] = []
 
     def measure() -> None:
