@@ -37,6 +37,7 @@ class Task:
         may_end: Whether EOS may be chosen; False leaves the end to the budget and to stop strings.
         labels: The answers of a classification, without spaces around them; the first reference of every prompt is the right one.
             Training logs and evaluations then have accuracy, precision, recall and F1. Empty for any other task.
+        offline: Registered name, or file, of texts for its prompts with their rewards, which offline agents learn from; "" for none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Task:
     perfect_score: float | None = None
     may_end: bool = True
     labels: tuple[str, ...] = ()
+    offline: str = ""
 
     def __post_init__(self) -> None:
         for split, prompts in self.prompts.items() if self.labels else ():

@@ -13,6 +13,7 @@ AGENTS = {
     "best-of-n": "best_of_n:BestOfNAgent",
     "dpo": "dpo:DPOAgent",
     "dqn": "dqn:DQNAgent",
+    "ilql": "ilql:ILQLAgent",
     "llm": "llm:LLMAgent",
     "nlpo": "nlpo:NLPOAgent",
     "oracle": "oracle:OracleAgent",

@@ -56,7 +56,7 @@ def copy_token() -> textgym.Task:
     """
     prompts = [textgym.Prompt(f"{first} {second}", (f" {second}",)) for first, second in product(SYMBOLS, repeat=2)]
     splits = {"train": prompts, "validation": prompts, "test": prompts}
-    return textgym.Task("CopyToken-v0", splits, "copy-token", 1, "copied", perfect_score=1.0)
+    return textgym.Task("CopyToken-v0", splits, "copy-token", 1, "copied", perfect_score=1.0, offline="copy-token-offline")
 
 
 def copy_token_model() -> str:

@@ -81,7 +81,7 @@ def token_chain() -> textgym.Task:
     draws = [(k + 0.5) / DRAWS for k in range(DRAWS)]
     prompts = [textgym.Prompt(f"{first} {second}", metadata={"draw": u}) for first, second in product(SYMBOLS, repeat=2) for u in draws]
     splits = {"train": prompts, "validation": prompts, "test": prompts}
-    return textgym.Task("TokenChain-v0", splits, "copy-token", HORIZON, "chain", allowed_tokens=SYMBOLS)
+    return textgym.Task("TokenChain-v0", splits, "copy-token", HORIZON, "chain", allowed_tokens=SYMBOLS, offline="token-chain-offline")
 
 
 @textgym.hookimpl
