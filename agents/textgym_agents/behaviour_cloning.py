@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,12 +18,22 @@ from textgym.tasks import Task
 
 
 def negative_log_likelihood(
-    policy: CausalLMPolicy, texts: Sequence[GeneratedText], batch_size: int
+    policy: CausalLMPolicy, texts: Sequence[GeneratedText], batch_size: int, wanted: Sequence[NDArray[np.int64]] | None = None
 ) -> Iterator[tuple[Tensor, dict[str, float]]]:
-    """Yield the parts of −log π of every token, a mean over tokens: the loss of every agent that imitates texts."""
+    """Yield the parts of −log π of every token, a mean over tokens: the loss of every agent that imitates.
+
+    Args:
+        policy: What learns.
+        texts: Whose prefixes.
+        batch_size: Tokens per pass.
+        wanted: Per text (tokens of it,), which token is imitated after each prefix; by default that of the text.
+    """
     n_tokens = sum(len(t.action_ids) for t in texts)
     for batch in micro_batches(texts, batch_size, policy.device):
-        _, log_prob, entropy = policy.evaluate_actions(batch.packed, batch.packed.actions)
+        tokens = batch.packed.actions
+        if wanted is not None:
+            tokens = torch.from_numpy(np.concatenate([wanted[i] for i in batch.indices])).to(policy.device)
+        _, log_prob, entropy = policy.evaluate_actions(batch.packed, tokens)
         loss = -log_prob.sum() / n_tokens
         yield loss, {"loss": loss.item(), "entropy_loss": -entropy.sum().item() / n_tokens}
 

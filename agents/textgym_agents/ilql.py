@@ -44,7 +44,7 @@ class ILQLAgent(TextAgent):
         cql_coef: Weight of the conservative term.
         bc_coef: Weight of the language model's own loss.
         awac_coef: How much more of it good tokens get, per unit of reward; 0 for all the same.
-        train_lm: False freezes the language model, so that only the heads learn.
+        train_lm: False freezes the language model, so that only the heads learn; by default one that has weights is frozen.
         gamma: Discount.
         path_lambda: λ of the targets, 0 (one step, as in the paper) to 1 (the whole text); the fixed point is the same.
         polyak: Share by which the lagging copies move after each step.
@@ -62,7 +62,7 @@ class ILQLAgent(TextAgent):
         cql_coef: float = 0.1,
         bc_coef: float = 1.0,
         awac_coef: float = 0.0,
-        train_lm: bool = True,
+        train_lm: bool | None = None,
         gamma: float = 1.0,
         path_lambda: float = 0.9,
         polyak: float = 0.1,
@@ -78,9 +78,9 @@ class ILQLAgent(TextAgent):
                 raise InvalidArgumentError(f"{name} must be at least 0, got {weight}")
         if settings.get("kl_coef"):
             raise InvalidArgumentError(f"ilql: beta says how far it leaves the language model; leave kl_coef={settings['kl_coef']} out")
-        self._policy_settings = {"beta": beta, "train_lm": train_lm}
+        self.beta, self.train_lm = beta, train_lm
         super().__init__(task, **{**settings, "kl_coef": 0.0})
-        self.tau, self.cql_coef, self.bc_coef, self.awac_coef = tau, cql_coef, bc_coef if train_lm else 0.0, awac_coef
+        self.tau, self.cql_coef, self.bc_coef, self.awac_coef = tau, cql_coef, bc_coef if self.train_lm else 0.0, awac_coef
         self.gamma, self.path_lambda, self.polyak = gamma, path_lambda, polyak
         self.texts = given_texts(self.env.mdp, data)
         self._rounds = Rounds(len(self.texts))
@@ -88,8 +88,10 @@ class ILQLAgent(TextAgent):
 
     def make_policy(self) -> AdvantageShiftedPolicy:
         """Return a fresh policy with value heads."""
-        spaces, settings = (self.env.observation_space, self.env.action_space), {**self.policy_settings, **self._policy_settings}
-        return AdvantageShiftedPolicy(*spaces, no_learning, **settings).to(self.device)
+        if self.train_lm is None:
+            self.train_lm = self.reference_model is None  # there are no weights yet that could be kept
+        settings = {**self.policy_settings, "beta": self.beta, "train_lm": self.train_lm}
+        return AdvantageShiftedPolicy(self.env.observation_space, self.env.action_space, no_learning, **settings).to(self.device)
 
     def iterate(self) -> int:
         """Take one step on the next texts, and move the lagging copies."""

@@ -11,6 +11,7 @@ AGENTS = {
     "grpo": "grpo:GRPOAgent",
     "bc": "behaviour_cloning:BehaviourCloningAgent",
     "best-of-n": "best_of_n:BestOfNAgent",
+    "dagger": "dagger:DAggerAgent",
     "dpo": "dpo:DPOAgent",
     "dqn": "dqn:DQNAgent",
     "ilql": "ilql:ILQLAgent",

@@ -33,5 +33,7 @@ def register_judgements(register: Any) -> None:
     """Register the sets."""
     for name, task in SETS.items():
         factory = partial(offline_texts, name)
-        factory.__doc__ = f"Texts with rewards for prompts of {task}, written by several policies: what offline agents learn from (Apache-2.0)."
+        factory.__doc__ = (
+            f"Texts with rewards for prompts of {task}, written by several policies: what offline agents learn from (Apache-2.0)."
+        )
         register(name, factory)

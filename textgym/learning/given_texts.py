@@ -82,7 +82,9 @@ def given_pairs(mdp: TokenMDP, data: str | os.PathLike[str]) -> list[Pair]:
             halves = zip(ranked[: len(ranked) // 2], ranked[::-1], strict=False)
             pairs += [(better, worse) for better, worse in halves if better.rewards.sum() > worse.rewards.sum()]
     if not pairs:
-        raise InvalidArgumentError(f"data={os.fspath(data)!r} has no two texts of one prompt with different rewards: there is nothing to pair")
+        raise InvalidArgumentError(
+            f"data={os.fspath(data)!r} has no two texts of one prompt with different rewards: there is nothing to pair"
+        )
     return pairs
 
 
@@ -138,7 +140,9 @@ class Rounds:
         return part
 
 
-def _judgements(mdp: TokenMDP, data: str | os.PathLike[str]) -> "JudgementSet[RatedText] | JudgementSet[ExpertText] | JudgementSet[PreferencePair]":
+def _judgements(
+    mdp: TokenMDP, data: str | os.PathLike[str]
+) -> "JudgementSet[RatedText] | JudgementSet[ExpertText] | JudgementSet[PreferencePair]":
     """Return the set's judgements of the split of `mdp`, those without a split included."""
     source = os.fspath(data)
     if source == OFFLINE:
@@ -168,7 +172,9 @@ def _texts(
     prompts = []
     for item in items:
         if not item.prompt:
-            raise InvalidArgumentError(f"data={os.fspath(data)!r}: the text {item.id!r} has no prompt, but an agent learns how to continue one")
+            raise InvalidArgumentError(
+                f"data={os.fspath(data)!r}: the text {item.id!r} has no prompt, but an agent learns how to continue one"
+            )
         turn = turns[item.prompt] = turns.get(item.prompt, -1) + 1
         same = known.get(item.prompt) or [Prompt(item.prompt)]
         prompts.append(same[turn % len(same)])
