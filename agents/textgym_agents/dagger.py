@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from textgym_agents.behaviour_cloning import negative_log_likelihood
 
 from textgym.errors import InvalidArgumentError
 from textgym.learning.expert import ExpertTokens
@@ -13,6 +12,7 @@ from textgym.learning.replay import TokenReplay
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import Choice, GeneratedText, write_rows
 from textgym.tasks import Task
+from textgym_agents.behaviour_cloning import negative_log_likelihood
 
 
 class DAggerAgent(TextAgent):

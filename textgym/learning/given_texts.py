@@ -199,8 +199,16 @@ def _texts(
 
 def _replayed(side: TokenMDP, indices: Sequence[int], continuations: Sequence[str]) -> list[GeneratedText | None]:
     """Return each text as the environment took it; None for one with tokens that it does not allow, or that the reward gave up."""
+    (end,) = side.vocabulary.tokenizer.batch_decode([[min(side.vocabulary.eos_ids)]])
+    ends = (end, *side.task.stop)
+
+    def whole(given: str, text: GeneratedText) -> bool:
+        taken = text.info["continuation"]
+        rest = given[len(taken) :].lstrip()
+        return given.startswith(taken) and (text.info["finish_reason"] == "length" or not rest or rest.startswith(ends))
+
     texts = zip(replay(side, indices, continuations), continuations, strict=True)
-    return [t if given.startswith(t.info["continuation"]) and np.isfinite(t.rewards).all() else None for t, given in texts]
+    return [t if whole(given, t) and np.isfinite(t.rewards).all() else None for t, given in texts]
 
 
 def _nothing(episodes: Sequence[object]) -> list[float]:
