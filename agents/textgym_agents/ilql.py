@@ -60,7 +60,7 @@ class ILQLAgent(TextAgent):
         beta: float = 4.0,
         tau: float = 0.7,
         cql_coef: float = 0.1,
-        bc_coef: float = 1.0,
+        bc_coef: float = 0.1,
         awac_coef: float = 0.0,
         train_lm: bool | None = None,
         gamma: float = 1.0,
@@ -118,7 +118,7 @@ class ILQLAgent(TextAgent):
                     held_down = self.cql_coef * (of_all.logsumexp(-1) - q).sum() / n_tokens
                     losses["cql_loss"] = losses.get("cql_loss", 0.0) + held_down
                 else:
-                    q = head.of(hidden, tokens)
+                    q = head.of(hidden, tokens)  # type: ignore[operator]
                 losses["q_loss"] = losses["q_loss"] + (q - targets).square().sum() / n_tokens
             if self.bc_coef:
                 logits = policy.rule.apply(policy.lm.logits(hidden), policy.allowed, chosen=tokens)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import GeneratedText, replay
 from textgym.reward_modeling.data.judgement_source import load_judgements
-from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, PreferencePair, RatedText
+from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, RatedText
 from textgym.rewards.reward import make_reward
 from textgym.tasks import Prompt
 
@@ -140,9 +141,7 @@ class Rounds:
         return part
 
 
-def _judgements(
-    mdp: TokenMDP, data: str | os.PathLike[str]
-) -> "JudgementSet[RatedText] | JudgementSet[ExpertText] | JudgementSet[PreferencePair]":
+def _judgements(mdp: TokenMDP, data: str | os.PathLike[str]) -> "JudgementSet[Any]":
     """Return the set's judgements of the split of `mdp`, those without a split included."""
     source = os.fspath(data)
     if source == OFFLINE:
