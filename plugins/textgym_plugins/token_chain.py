@@ -23,6 +23,14 @@ def mean_reward(prompt: Sequence[str], continuation: Sequence[str]) -> float:
     return min(0.95, max(0.05, 0.3 + 0.25 * onward - 0.35 * repeated))
 
 
+def best_ending(prompt: textgym.Prompt, continuation: str) -> str:
+    """Return the symbols that, after those so far, lead to the greatest mean reward: the optimal policy. Of equal ones the shortest."""
+    written = continuation.split()
+    endings = [ending for n in range(HORIZON - len(written) + 1) for ending in product(SYMBOLS, repeat=n)]
+    best = max(endings, key=lambda ending: mean_reward(prompt.text.split(), [*written, *ending]), default=())
+    return "".join(f" {symbol}" for symbol in best)
+
+
 class ChainReward:
     """1 with the probability `mean_reward` of prompt and continuation, else 0.
 
@@ -81,7 +89,9 @@ def token_chain() -> textgym.Task:
     draws = [(k + 0.5) / DRAWS for k in range(DRAWS)]
     prompts = [textgym.Prompt(f"{first} {second}", metadata={"draw": u}) for first, second in product(SYMBOLS, repeat=2) for u in draws]
     splits = {"train": prompts, "validation": prompts, "test": prompts}
-    return textgym.Task("TokenChain-v0", splits, "copy-token", HORIZON, "chain", allowed_tokens=SYMBOLS)
+    return textgym.Task(
+        "TokenChain-v0", splits, "copy-token", HORIZON, "chain", allowed_tokens=SYMBOLS, offline="token-chain-offline", expert=best_ending
+    )
 
 
 @textgym.hookimpl

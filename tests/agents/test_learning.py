@@ -18,6 +18,8 @@ SETTINGS = {
     "bc": {"learning_rate": 3e-3},
     "expert-iteration": {"learning_rate": 3e-3},
     "dpo": {"learning_rate": 3e-3},
+    "ilql": {"learning_rate": 3e-3, "beta": 8.0},
+    "dagger": {"learning_rate": 3e-3},
 }
 TOKENS = {
     "soft-q": 6_000,
@@ -28,6 +30,8 @@ TOKENS = {
     "bc": 2_000,
     "expert-iteration": 4_000,
     "dpo": 6_000,
+    "ilql": 8_000,
+    "dagger": 3_000,
 }  # where other than 16,000
 
 

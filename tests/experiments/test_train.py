@@ -26,12 +26,25 @@ SETTINGS = {
     "bc": {"n_envs": 4},
     "expert-iteration": {"n_envs": 4, "group_size": 2},
     "dpo": {"n_envs": 4, "group_size": 2},
+    "ilql": {"n_envs": 4},
+    "dagger": {"n_envs": 4, "max_new_tokens": 3},
 }
+TASKS = {"dagger": "TokenChain"}  # where other than ReviewContinuation: it needs an expert
 
 
 def config(agent, tokens=240):
     settings = {"device": "cpu", "max_new_tokens": 8, **SETTINGS[agent]}
-    return TrainConfig("ReviewContinuation", agent, tokens, 0, settings, evaluations=2, validation_prompts=4, test_prompts=4, checkpoints=6)
+    return TrainConfig(
+        TASKS.get(agent, "ReviewContinuation"),
+        agent,
+        tokens,
+        0,
+        settings,
+        evaluations=2,
+        validation_prompts=4,
+        test_prompts=4,
+        checkpoints=6,
+    )
 
 
 def outcome(path):

@@ -131,7 +131,7 @@ class CausalLMPolicy(BasePolicy):
     def forward(self, obs: dict[str, Tensor], deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Return actions (n,), values (n, 1) and log-probabilities (n,) for a batch of prefixes."""
         hidden = self._cached_hidden(obs)
-        logits = self.rule.apply(self.lm.logits(hidden), self._allowed_after(obs, cached=True))
+        logits = self.rule.apply(self._logits(hidden), self._allowed_after(obs, cached=True))
         actions = self._choose(logits, deterministic)
         return actions, self._values(hidden)[:, None], logits.log_softmax(-1).gather(-1, actions[:, None]).squeeze(-1)
 
@@ -141,7 +141,7 @@ class CausalLMPolicy(BasePolicy):
         return self._values(hidden)[:, None]
 
     def _predict(self, observation: dict[str, Tensor], deterministic: bool = False) -> Tensor:  # type: ignore[override]
-        logits = self.rule.apply(self.lm.logits(self._cached_hidden(observation)), self._allowed_after(observation, cached=True))
+        logits = self.rule.apply(self._logits(self._cached_hidden(observation)), self._allowed_after(observation, cached=True))
         return self._choose(logits, deterministic)
 
     def set_training_mode(self, mode: bool) -> None:
@@ -165,14 +165,14 @@ class CausalLMPolicy(BasePolicy):
         """
         hidden = self._hidden(obs)
         allowed = self._allowed_after(obs, cached=False, chosen=actions)
-        log_prob, entropy = log_prob_and_entropy(self.rule.apply(self.lm.logits(hidden), allowed, chosen=actions), actions)
+        log_prob, entropy = log_prob_and_entropy(self.rule.apply(self._logits(hidden), allowed, chosen=actions), actions)
         return self._values(hidden), log_prob, entropy
 
     def get_distribution(self, obs: dict[str, Tensor] | PackedBatch) -> Any:
         """Return stable-baselines3's categorical distribution over the next tokens (TRPO differentiates it twice)."""
         from stable_baselines3.common.distributions import CategoricalDistribution
 
-        logits = self.rule.apply(self.lm.logits(self._hidden(obs)), self._allowed_after(obs, cached=False))
+        logits = self.rule.apply(self._logits(self._hidden(obs)), self._allowed_after(obs, cached=False))
         return CategoricalDistribution(self.lm.vocabulary_size).proba_distribution(logits)
 
     # --- text ------------------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class CausalLMPolicy(BasePolicy):
             uniform: (n,) numbers in [0, 1) to draw with; None for the most probable tokens.
         """
         tensors = {key: torch.as_tensor(value, device=self.device) for key, value in obs.items()}
-        logits = self.rule.apply(self.lm.logits(self._cached_hidden(tensors)), self._allowed_after(tensors, cached=True))
+        logits = self.rule.apply(self._logits(self._cached_hidden(tensors)), self._allowed_after(tensors, cached=True))
         drawn = logits.argmax(-1) if uniform is None else sample(logits, torch.as_tensor(uniform, dtype=torch.float32, device=self.device))
         log_probs = logits.log_softmax(-1).gather(-1, drawn[:, None]).squeeze(-1)
         return drawn.cpu().numpy(), log_probs.cpu().numpy()
@@ -240,6 +240,10 @@ class CausalLMPolicy(BasePolicy):
         """
         del obs, cached, chosen
         return self.allowed
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits, (n, vocab), that the sampling rule is applied to; subclasses may shift those of the language model."""
+        return self.lm.logits(hidden)
 
     def _values(self, hidden: Tensor) -> Tensor:
         hidden = hidden.detach() if self.detach_value else hidden
