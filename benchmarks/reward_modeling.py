@@ -79,21 +79,35 @@ def as_pairs(ratings, seed=0):
 
 
 class Remembered:
-    """Frozen features computed once for all rows; how long that took is added to each row's time."""
+    """Frozen features computed once for all rows, and in `path` for all runs; how long that took is added to each row's time (CPU seconds)."""
 
-    def __init__(self, kind):
-        self.plain, self.known, self.seconds = kind.of, {}, 0.0
+    def __init__(self, kind, path=None):
+        self.plain, self.known, self.seconds, self.path, self.n_saved = kind.of, {}, 0.0, path, 0
+        if path is not None and path.exists():
+            with np.load(path) as stored:
+                self.known = dict(zip(stored["texts"].tolist(), torch.from_numpy(stored["vectors"]), strict=True))
+                self.seconds, self.n_saved = float(stored["seconds"]), len(self.known)
         memory = self
 
         def of(features, texts):
             new = [t for t in dict.fromkeys(texts) if t not in memory.known]
             if new:
-                started = time.perf_counter()
-                memory.known.update(zip(new, memory.plain(features, new), strict=True))
-                memory.seconds += time.perf_counter() - started
+                started = time.process_time()
+                for start in range(0, len(new), 2000):
+                    part = new[start : start + 2000]
+                    memory.known.update(zip(part, memory.plain(features, part), strict=True))
+                memory.seconds += time.process_time() - started
             return torch.stack([memory.known[t] for t in texts]) if texts else torch.zeros(0, features.size)
 
         kind.of = of
+
+    def save(self):
+        if self.path is not None and len(self.known) > self.n_saved:
+            vectors = torch.stack(list(self.known.values())).numpy()
+            aside = self.path.with_suffix(".new.npz")
+            np.savez(aside, texts=np.array(list(self.known)), vectors=vectors, seconds=self.seconds)
+            aside.replace(self.path)
+            self.n_saved = len(self.known)
 
 
 def quality(scores, ratings):
@@ -121,10 +135,10 @@ def measured(row, data, n_train, minutes, memories):
     label, scorer, loss, options, *more = row
     kinds = {"bradley-terry": "pairs", "cross-entropy": "labels", "ordinal": "labels"}
     settings = FitSettings(scorer=options, max_minutes=minutes if scorer == "transformer" else None, **(more[0] if more else {}))
-    started = time.perf_counter()
+    started = time.process_time()
     before = {memory: memory.seconds for memory in memories.values()}
     result = fit_reward_model(data[kinds.get(loss, "ratings")], scorer=scorer, loss=loss, settings=settings)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     memory = memories.get({"embedding": "embedding", "mlp": "embedding", "lm-linear": "lm"}.get(scorer, ""))
     if memory is not None:  # as if computed for this row alone
         seconds += before[memory]
@@ -137,9 +151,9 @@ def measured(row, data, n_train, minutes, memories):
     for remembered in memories.values():
         for text in timed:
             remembered.known.pop(text, None)
-    started = time.perf_counter()
+    started = time.process_time()
     result.reward.score_texts(timed)
-    speed = len(timed) / (time.perf_counter() - started)
+    speed = len(timed) / (time.process_time() - started)
     for name, remembered in memories.items():
         remembered.seconds = spent[name]
     found = quality(scores, ratings)
