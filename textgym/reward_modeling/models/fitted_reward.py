@@ -319,7 +319,7 @@ def scores_of_models(models: Sequence[FittedReward], texts: Sequence[str]) -> "N
     for model in models:
         key = model.scorer.preparation()
         if key is not None and key not in read:
-            read[key] = model.scorer.prepare(texts)
+            read[key] = model.scorer.prepare(texts) if texts else []
         scores.append(np.asarray(model.score_texts(texts, None if key is None else read[key]), np.float64))
     return np.stack(scores)
 
