@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from reward_modeling import Remembered, quality
+from reward_modeling import Remembered, quality, with_aspects
 
 from textgym.reward_modeling.data.augment import Paraphraser, with_dropped_words, with_mixed_texts, with_paraphrases
 from textgym.reward_modeling.data.judgement_source import load_judgements
@@ -63,18 +63,6 @@ def training_part(ratings, n, seed=0):
         part = ratings.split(split).items
         kept += [part[row] for row in sorted(rng.permutation(len(part))[:size].tolist())]
     return replace(ratings, items=tuple(kept))
-
-
-def with_aspects(ratings):
-    """Return the ratings with two more things that the raters said: how far they disagree, and which share of them liked the text."""
-    items = []
-    for item in ratings.items:
-        if len(item.ratings) > 1:
-            values = np.array(item.ratings)
-            aspects = {"spread": float(values.std()), "liked": float((values > 0).mean())}
-            item = replace(item, aspects=aspects)
-        items.append(item)
-    return replace(ratings, items=tuple(items))
 
 
 def paraphrased(data, seed, folder):
