@@ -1,6 +1,6 @@
 """FeatureScorer: a trained head on frozen features, computed once per text."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import torch
@@ -40,6 +40,10 @@ class FeatureScorer(Scorer):
         self.mean.copy_(vectors.mean(0))
         self.deviation.copy_(vectors.std(0).clamp_min(1e-6) if len(vectors) > 1 else torch.ones_like(self.mean))
         return prepared
+
+    def preparation(self) -> Hashable:
+        """Return the features' kind and settings."""
+        return self._features.identity()
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return the features, (n, size)."""

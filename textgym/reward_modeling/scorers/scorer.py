@@ -1,7 +1,7 @@
 """Scorer: a network from texts to numbers, interchangeable behind `prepare` and `forward`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,6 +73,10 @@ class Scorer(nn.Module, ABC):
     @abstractmethod
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return what is computed once per text, whatever happens to the weights."""
+
+    def preparation(self) -> Hashable | None:
+        """Return all that `prepare` depends on beside the texts: scorers with an equal one may share what it returns. None shares nothing."""
+        return None
 
     def begin(self, texts: Sequence[str]) -> Prepared:
         """Take from the training texts what must be known before the first step (a vocabulary, a scale); return them prepared."""
