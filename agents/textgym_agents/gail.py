@@ -50,6 +50,8 @@ class GAILAgent(EpochAgent):
         replay_size: Tokens of the policy's texts kept, prompts included.
         gamma, gae_lambda: Of the advantages.
         vf_coef: Weight of the value loss.
+        normalize_advantage: Divide advantages by their standard deviation over the iteration; else steps shrink as the discriminator finds
+            less to tell the texts apart by, and learning settles.
         **settings: Those of `textgym.learning.epoch_agent.EpochAgent`, `textgym.learning.text_agent.TextAgent` and `textgym.agent.Agent`.
     """
 
@@ -67,6 +69,7 @@ class GAILAgent(EpochAgent):
         gamma: float = 1.0,
         gae_lambda: float = 0.95,
         vf_coef: float = 0.1,
+        normalize_advantage: bool = False,
         **settings: Any,
     ) -> None:
         check_form(form)
@@ -79,6 +82,7 @@ class GAILAgent(EpochAgent):
         super().__init__(task, **settings)
         self.form, self.reward_clip, self.task_reward_coef = form, reward_clip, task_reward_coef
         self.discriminator_updates, self.gamma, self.gae_lambda, self.vf_coef = discriminator_updates, gamma, gae_lambda, vf_coef
+        self.normalize_advantage = normalize_advantage
         mdp = self.env.mdp
         if expert:
             self.expert = expert_tokens(load_judgements(expert).split("train"), self.task, mdp.vocabulary, mdp.max_new_tokens)
@@ -128,13 +132,15 @@ class GAILAgent(EpochAgent):
         return [ours + self.task_reward_coef * t.rewards for ours, t in zip(paid, texts, strict=True)]
 
     def columns(self, texts: Sequence[GeneratedText], rewards: Sequence[Floats]) -> dict[str, list[Floats]]:
-        """Return "old" (log-probabilities when written), "advantage" (whitened) and "return" of each token, per text (tokens of it,)."""
+        """Return "old" (log-probabilities when written), "advantage" and "return" of each token, per text (tokens of it,)."""
         with torch.no_grad():
             parts = [self.policy.predict_values(b.packed).squeeze(-1) for b in micro_batches(texts, self.batch_size, self.device)]
         values = np.split(torch.cat(parts).double().cpu().numpy(), np.cumsum([len(t.action_ids) for t in texts])[:-1])
         advantages = [generalized_advantages(r, v, self.gamma, self.gae_lambda) for r, v in zip(rewards, values, strict=True)]
         returns = [a + v for a, v in zip(advantages, values, strict=True)]
-        return {"old": [t.log_probs.astype(np.float64) for t in texts], "advantage": whitened(advantages), "return": returns}
+        if self.normalize_advantage:
+            advantages = whitened(advantages)
+        return {"old": [t.log_probs.astype(np.float64) for t in texts], "advantage": advantages, "return": returns}
 
     def losses(
         self, texts: Sequence[GeneratedText], columns: Mapping[str, Sequence[Floats]], part: Sequence[int]

@@ -25,17 +25,17 @@ class DiscriminatorSettings:
     """How a discriminator is made and fitted; what it pays is said where it is used.
 
     Attributes:
-        trunk: "trained": a copy of the language model learns with it; "frozen": only the perceptron on its hidden states learns (faster,
-            and slower to see through the policy).
-        width: Of the perceptron's hidden layer.
-        spectral_norm: Of its layers; bounds how steep the verdicts are.
+        trunk: "trained": a copy of the language model learns with it; "frozen": only the layers on its hidden states learn (faster, and
+            slower to see through the policy).
+        width: Of these layers.
+        spectral_norm: Of these layers; bounds how steep the verdicts are.
         learning_rate: Of Adam.
         weight_decay: Of AdamW.
         max_grad_norm: Gradients are scaled down to this L2 norm.
         label_smoothing: Targets are 1 − ε for the expert and ε for the policy (Salimans et al. 2016, arXiv:1606.03498): verdicts stay finite.
-        penalty: On the gradient of the log-odds by the hidden state. "r1": its square on the expert's states (Mescheder et al. 2018,
-            arXiv:1801.04406); "interpolated": the squared distance of its norm from 1, on states between the expert's and the policy's
-            (Gulrajani et al. 2017, arXiv:1704.00028); "" for none.
+        penalty: On the gradient of the log-odds by hidden state and token vector. "r1": its square on the expert's tokens (Mescheder et al.
+            2018, arXiv:1801.04406); "interpolated": the squared distance of its norm from 1, on points between the expert's and the
+            policy's (Gulrajani et al. 2017, arXiv:1704.00028); "" for none.
         penalty_coef: Its weight: γ of γ/2 · E[‖∇‖²], or λ of λ · E[(‖∇‖ − 1)²].
         absorbing: Whether a text stays in an absorbing state from its end to the horizon (Kostrikov et al. 2019, arXiv:1809.02925).
     """
@@ -101,9 +101,9 @@ class DiscriminatorLearner:
         for is_expert, texts in ((True, expert), (False, policy)):
             n_tokens = sum(len(t.action_ids) for t in texts)
             n_absorbing = int(absorbing_steps(texts, self.horizon).sum()) if self.settings.absorbing else 0
-            for _, hidden in self.network.hidden_states(texts, self.batch_size):
-                kept[is_expert].append(hidden.detach())
-                log_odds = self.network.judge(hidden)
+            for inputs in self.network.read(texts, self.batch_size):
+                kept[is_expert].append(inputs.detach())
+                log_odds = self.network.judge(inputs)
                 loss = self._cross_entropy(log_odds, is_expert).sum() / (n_tokens + n_absorbing)
                 right = float(((log_odds > 0) == is_expert).sum()) / (2 * n_tokens)
                 yield loss, {"loss": loss.item(), "accuracy": right}
@@ -118,13 +118,13 @@ class DiscriminatorLearner:
         return losses.expert_or_policy(log_odds, is_expert, self.settings.label_smoothing)
 
     def _penalty(self, expert: Tensor, policy: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return the weighted penalty; the states (T, hidden) are given without gradients."""
+        """Return the weighted penalty; the inputs (T, 2 hidden) come without gradients."""
         points = expert
         if self.settings.penalty == "interpolated":
             n = min(len(expert), len(policy))
             share = torch.from_numpy(rng.random((n, 1), dtype=np.float32)).to(expert)
             points = share * expert[rng.permutation(len(expert))[:n]] + (1 - share) * policy[rng.permutation(len(policy))[:n]]
-        points = points.float().requires_grad_()
+        points = points.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(self.network.judge(points).sum(), points, create_graph=True)
         squares = gradient.square().sum(-1)
         if self.settings.penalty == "r1":
