@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from textgym.episode import Episode, reference_continuation
 from textgym.errors import InvalidArgumentError
 from textgym.learning.given_texts import reference_texts
 from textgym.mdp import TokenMDP
+from textgym.plugin_manager import installed_plugins
 from textgym.policies.generation import GeneratedText
+from textgym.reward_modeling.data.judgement_source import load_judgements
 from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, Split
 from textgym.rewards.reward import make_reward
-from textgym.tasks import Prompt, Task
+from textgym.tasks import Prompt, Task, make_task
 from textgym.tokenization import Vocabulary
 
 
@@ -58,8 +61,20 @@ def bare_environment(
 ) -> TokenMDP:
     """Return an environment with other prompts than the task's and no reward."""
     bare = replace(task, prompts={"train": list(prompts)}, labels=())
-    return TokenMDP(bare, vocabulary, make_reward(_unscored), n_rows, "train", max_new_tokens)
+    return TokenMDP(bare, vocabulary, make_reward(unscored), n_rows, "train", max_new_tokens)
 
 
-def _unscored(episodes: Sequence[Episode]) -> list[float]:
+def unscored(episodes: Sequence[Episode]) -> list[float]:
+    """Return 0 for every text: nobody asks what it is worth."""
     return [0.0] * len(episodes)
+
+
+def load_experts(source: str) -> "JudgementSet[ExpertText]":
+    """Return the expert texts of a file or registered set, or the references of a task by name."""
+    plugins = installed_plugins()
+    if not Path(source).exists() and not plugins.knows("judgement", source):
+        return expert_texts_of(make_task(source))
+    found = load_judgements(source)
+    if found.kind != "texts":
+        raise InvalidArgumentError(f"{source} holds {found.kind}, not expert texts: give a file with texts alone, or fit by `textgym reward fit`")
+    return found
