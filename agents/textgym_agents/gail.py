@@ -91,9 +91,7 @@ class GAILAgent(EpochAgent):
         places = {tuple(ids): place for place, ids in enumerate(mdp.prompt_set.ids)}
         known = [places[key] for key in (tuple(t.prompt_ids.tolist()) for t in self.expert) if key in places]
         self.prompts = known or list(range(mdp.n_prompts))
-        network = TokenDiscriminator(
-            load_language_model(self.model, device=self.device), chosen.trunk, chosen.width, chosen.spectral_norm
-        )
+        network = TokenDiscriminator(load_language_model(self.model, device=self.device), chosen.trunk, chosen.width, chosen.spectral_norm)
         self.learner = DiscriminatorLearner(network, chosen, mdp.max_new_tokens, self.batch_size)
         self.training_modules["discriminator"] = network
         self.replay = TokenReplay(replay_size)

@@ -18,6 +18,7 @@ SETTINGS = {
     "bc": {"learning_rate": 3e-3},
     "expert-iteration": {"learning_rate": 3e-3},
     "dpo": {"learning_rate": 3e-3},
+    "gail": {"learning_rate": 3e-3, "n_envs": 64, "n_minibatches": 1, "discriminator": {"learning_rate": 3e-3}},
 }
 TOKENS = {
     "soft-q": 6_000,
@@ -28,6 +29,7 @@ TOKENS = {
     "bc": 2_000,
     "expert-iteration": 4_000,
     "dpo": 6_000,
+    "gail": 6_000,
 }  # where other than 16,000
 
 

@@ -11,7 +11,9 @@ from textgym.cli.reward_fit import SCORERS
 
 @click.command("discriminate", epilog="Example: textgym reward discriminate ReviewContinuation --limit 500 --out like-the-references")
 @click.argument("experts")
-@click.option("--model", default="reviews", show_default=True, help="Whose texts are to be told apart: a name, a directory, an agent's too.")
+@click.option(
+    "--model", default="reviews", show_default=True, help="Whose texts are to be told apart: a name, a directory, an agent's too."
+)
 @click.option("--out", required=True, help="Folder of the discriminator; it then serves as a reward by its path.")
 @click.option("--max-new-tokens", default=24, show_default=True, help="Token budget of a text.")
 @click.option("--epochs", type=int, help="At most so many passes over the expert texts; 5 by default, or what suits the scorer.")
@@ -22,7 +24,11 @@ from textgym.cli.reward_fit import SCORERS
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
 @click.option("--limit", type=int, help="Use only so many expert texts of each split, for a quick trial.")
 @click.option(
-    "--set", "extra", multiple=True, metavar="NAME=VALUE", help="A setting: trunk=frozen, penalty=r1, label_smoothing=0.1; or of the scorer."
+    "--set",
+    "extra",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting: trunk=frozen, penalty=r1, label_smoothing=0.1; or of the scorer.",
 )
 def discriminate_command(
     experts: str,

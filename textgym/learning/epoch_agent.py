@@ -56,9 +56,7 @@ class EpochAgent(TextAgent):
 
 
 @torch.no_grad()
-def step_figures(
-    loss: Tensor, log_ratio: Tensor, entropy: Tensor, clipped: Tensor, n_tokens: int, n_ratios: int
-) -> dict[str, float]:
+def step_figures(loss: Tensor, log_ratio: Tensor, entropy: Tensor, clipped: Tensor, n_tokens: int, n_ratios: int) -> dict[str, float]:
     """Return the figures of a part of a clipped step.
 
     Args:

@@ -467,7 +467,8 @@ class BradleyTerry(Objective):
 
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    objective.name: objective for objective in (SquaredError, BradleyTerry, CrossEntropy, Discrimination, Ordinal, Heteroscedastic, MultiTask)
+    objective.name: objective
+    for objective in (SquaredError, BradleyTerry, CrossEntropy, Discrimination, Ordinal, Heteroscedastic, MultiTask)
 }
 
 

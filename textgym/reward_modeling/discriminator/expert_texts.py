@@ -53,12 +53,12 @@ def expert_tokens(texts: "JudgementSet[Any]", task: Task, vocabulary: Vocabulary
     """
     if texts.kind != "texts":
         raise InvalidArgumentError(f"an expert's texts are judgements of kind 'texts', got {texts.kind}: give a file with texts alone")
-    return reference_texts(bare_environment([Prompt(i.prompt, (i.prompt + i.text,)) for i in texts.items], task, vocabulary, max_new_tokens))
+    return reference_texts(
+        bare_environment([Prompt(i.prompt, (i.prompt + i.text,)) for i in texts.items], task, vocabulary, max_new_tokens)
+    )
 
 
-def bare_environment(
-    prompts: Sequence[Prompt], task: Task, vocabulary: Vocabulary, max_new_tokens: int, n_rows: int = 64
-) -> TokenMDP:
+def bare_environment(prompts: Sequence[Prompt], task: Task, vocabulary: Vocabulary, max_new_tokens: int, n_rows: int = 64) -> TokenMDP:
     """Return an environment with other prompts than the task's and no reward."""
     bare = replace(task, prompts={"train": list(prompts)}, labels=())
     return TokenMDP(bare, vocabulary, make_reward(unscored), n_rows, "train", max_new_tokens)
@@ -76,5 +76,7 @@ def load_experts(source: str) -> "JudgementSet[ExpertText]":
         return expert_texts_of(make_task(source))
     found = load_judgements(source)
     if found.kind != "texts":
-        raise InvalidArgumentError(f"{source} holds {found.kind}, not expert texts: give a file with texts alone, or fit by `textgym reward fit`")
+        raise InvalidArgumentError(
+            f"{source} holds {found.kind}, not expert texts: give a file with texts alone, or fit by `textgym reward fit`"
+        )
     return found

@@ -80,9 +80,7 @@ class DiscriminatorLearner:
 
     def __init__(self, network: TokenDiscriminator, settings: DiscriminatorSettings, horizon: int, batch_size: int = 1024) -> None:
         self.network, self.settings, self.horizon, self.batch_size = network, settings, horizon, batch_size
-        self.optimisation = Optimisation(
-            network, settings.learning_rate, settings.max_grad_norm, weight_decay=settings.weight_decay
-        )
+        self.optimisation = Optimisation(network, settings.learning_rate, settings.max_grad_norm, weight_decay=settings.weight_decay)
 
     def step(self, expert: Sequence[GeneratedText], policy: Sequence[GeneratedText], rng: np.random.Generator) -> Figures:
         """Take one step; return "loss" (nats), "accuracy" over tokens, the two sides weighing the same, and the gradient's norm."""
