@@ -10,6 +10,7 @@ AGENTS = {
     "a2c": "a2c:A2CAgent",
     "base": "base:BaseAgent",
     "expert-iteration": "expert_iteration:ExpertIterationAgent",
+    "gail": "gail:GAILAgent",
     "grpo": "grpo:GRPOAgent",
     "bc": "behaviour_cloning:BehaviourCloningAgent",
     "best-of-n": "best_of_n:BestOfNAgent",

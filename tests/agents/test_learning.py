@@ -20,6 +20,7 @@ SETTINGS = {
     "dpo": {"learning_rate": 3e-3},
     "ilql": {"learning_rate": 3e-3, "beta": 8.0},
     "dagger": {"learning_rate": 3e-3},
+    "gail": {"learning_rate": 3e-3, "n_envs": 64, "n_minibatches": 1, "discriminator": {"learning_rate": 3e-3}},
 }
 TOKENS = {
     "soft-q": 6_000,
@@ -32,6 +33,7 @@ TOKENS = {
     "dpo": 6_000,
     "ilql": 8_000,
     "dagger": 3_000,
+    "gail": 6_000,
 }  # where other than 16,000
 
 

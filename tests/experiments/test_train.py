@@ -28,6 +28,7 @@ SETTINGS = {
     "dpo": {"n_envs": 4, "group_size": 2},
     "ilql": {"n_envs": 4},
     "dagger": {"n_envs": 4, "max_new_tokens": 3},
+    "gail": {"n_envs": 4, "replay_size": 200, "share": 0.02, "discriminator": {"penalty": "interpolated", "spectral_norm": True}},
 }
 TASKS = {"dagger": "TokenChain"}  # where other than ReviewContinuation: it needs an expert
 

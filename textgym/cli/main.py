@@ -16,6 +16,7 @@ from textgym.cli.overoptimize import overoptimize_command
 from textgym.cli.rate import rate_command
 from textgym.cli.reward import reward_group
 from textgym.cli.reward_data import data_command
+from textgym.cli.reward_discriminate import discriminate_command
 from textgym.cli.reward_evaluate import evaluate_command
 from textgym.cli.reward_explain import explain_command
 from textgym.cli.reward_fit import fit_command
@@ -47,7 +48,7 @@ for command in (
     overoptimize_command,
 ):
     cli.add_command(command)
-for command in (data_command, fit_command, evaluate_command, explain_command, harden_command):
+for command in (data_command, fit_command, discriminate_command, evaluate_command, explain_command, harden_command):
     reward_group.add_command(command)
 
 

@@ -91,7 +91,9 @@ def fit_command(
     judgements = load_judgements(data)
     if limit is not None:
         judgements = sample(judgements, limit)
-    suits = {"ratings": "squared-error", "labels": "cross-entropy", "pairs": "bradley-terry", "texts": "squared-error"}
+    if judgements.kind == "texts":
+        raise click.UsageError(f"{data} holds texts without judgements; learn from them by: textgym reward discriminate {data} --out {out}")
+    suits = {"ratings": "squared-error", "labels": "cross-entropy", "pairs": "bradley-terry"}
     if teacher is None and invented:
         raise click.UsageError("--invented texts need a --teacher to rate them")
     chosen = FitSettings(

@@ -17,21 +17,33 @@ class Optimisation:
     """Steps on a network.
 
     Args:
-        module: What learns; a `CausalLMPolicy` brings its own optimizer, anything else gets Adam.
+        module: What learns; a `CausalLMPolicy` brings its own optimizer, anything else gets Adam (AdamW).
         learning_rate: At the start.
         max_grad_norm: Gradients are scaled down to this L2 norm.
         schedule: "constant", or "linear" down to 0 at the end of the budget.
+        weight_decay: Of AdamW, for anything but a policy.
     """
 
-    def __init__(self, module: nn.Module, learning_rate: float, max_grad_norm: float = 1.0, schedule: Schedule = "constant") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        learning_rate: float,
+        max_grad_norm: float = 1.0,
+        schedule: Schedule = "constant",
+        weight_decay: float = 0.0,
+    ) -> None:
         if schedule not in SCHEDULES:
             raise InvalidArgumentError(f"lr_schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
+        if not weight_decay >= 0:
+            raise InvalidArgumentError(f"weight_decay must be at least 0, got {weight_decay}")
         if not learning_rate > 0 or not max_grad_norm > 0:
             raise InvalidArgumentError(f"learning_rate and max_grad_norm must be greater than 0, got {learning_rate} and {max_grad_norm}")
         self.module, self.learning_rate, self.max_grad_norm, self.schedule = module, learning_rate, max_grad_norm, schedule
         learning = [p for p in module.parameters() if p.requires_grad]
         self.optimizer: torch.optim.Optimizer = (
-            module.optimizer if isinstance(module, CausalLMPolicy) else torch.optim.Adam(learning, lr=learning_rate, fused=True)
+            module.optimizer
+            if isinstance(module, CausalLMPolicy)
+            else torch.optim.AdamW(learning, lr=learning_rate, weight_decay=weight_decay, fused=True)
         )
 
     def step(self, losses: Iterable[tuple[Tensor, Mapping[str, float]]], progress: float = 0.0) -> dict[str, float]:

@@ -33,6 +33,15 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     return functional.cross_entropy(logits, label)
 
 
+def expert_or_policy(log_odds: Tensor, is_expert: bool, smoothing: float = 0.0) -> Tensor:
+    """Return −y log D − (1 − y) log(1 − D) of each verdict, nats, of the argument's shape; D = σ(log_odds) is the probability of the expert.
+
+    y is 1 − `smoothing` for steps of the expert and `smoothing` for steps of the policy. Ho and Ermon 2016, arXiv:1606.03476, equation 17.
+    """
+    target = torch.full_like(log_odds, 1 - smoothing if is_expert else smoothing)
+    return functional.binary_cross_entropy_with_logits(log_odds, target, reduction="none")
+
+
 def ordinal_cross_entropy(latent: Tensor, thresholds: Tensor, label: Tensor) -> Tensor:
     """Return the negative log-likelihood of ordered classes under P(label > k) = sigmoid(latent - thresholds[k]), in nats.
 

@@ -24,3 +24,11 @@ def correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     x, y = x - x.mean(), y - y.mean()
     scale = math.sqrt(float(x @ x) * float(y @ y))
     return float(x @ y) / scale if scale > 0 else 0.0
+
+
+def area_under_curve(above: NDArray[np.floating], below: NDArray[np.floating]) -> float:
+    """Return the probability that one of `above` (n,) is greater than one of `below` (m,), ties counting half: the area under the ROC curve."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.concatenate([above, below]))[: len(above)]
+    return float((ranks.sum() - len(above) * (len(above) + 1) / 2) / (len(above) * len(below)))

@@ -14,9 +14,11 @@ from textgym.classification import classification
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling import losses
 from textgym.reward_modeling.data.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
-from textgym.reward_modeling.metrics import Metrics, agreement
+from textgym.reward_modeling.discriminator.reward_forms import Form, check_form, reward_of
+from textgym.reward_modeling.metrics import Metrics, agreement, area_under_curve
 
 Targets = dict[str, Tensor]
+POLICY, EXPERT = "policy", "expert"  # the classes of a discriminator
 
 
 class Objective(nn.Module, ABC):
@@ -296,6 +298,57 @@ class CrossEntropy(_Labels):
         return losses.cross_entropy(outputs, targets["label"])
 
 
+class Discrimination(CrossEntropy):
+    """Whether an expert wrote a text or a policy did; the score is a reward for writing like the expert.
+
+    Args:
+        classes: The policy's label, then the expert's.
+        form: What the verdict pays: "log-odds", "positive" or "negative", as `discriminator.reward_forms.reward_of` says.
+        smoothing: Targets are 1 − ε for the right class.
+        clip: Log-odds are cut to ± this before.
+    """
+
+    name = "discrimination"
+
+    def __init__(
+        self, classes: Sequence[str] = (POLICY, EXPERT), form: Form = "log-odds", smoothing: float = 0.0, clip: float = 10.0
+    ) -> None:
+        check_form(form)
+        if len(classes) != 2 or not 0 <= smoothing < 0.5 or not clip > 0:
+            raise InvalidArgumentError(
+                f"discrimination needs two classes, smoothing from 0 to below 0.5 and clip above 0, got {list(classes)}, {smoothing}, {clip}"
+            )
+        ends = torch.tensor([-clip, clip])
+        low, high = reward_of(ends, form, clip).tolist()
+        super().__init__(classes, low, high)
+        self.form, self.smoothing, self.clip = form, float(smoothing), float(clip)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that make it anew."""
+        return {"classes": list(self.classes), "form": self.form, "smoothing": self.smoothing, "clip": self.clip}
+
+    def log_odds(self, outputs: Tensor) -> Tensor:
+        """Return log(D / (1 − D)), (m,), of outputs (m, 2)."""
+        return outputs[:, 1] - outputs[:, 0]
+
+    def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
+        """Return the mean loss over the items."""
+        log_odds, is_expert = self.log_odds(outputs), targets["label"] == 1
+        theirs, ours = (losses.expert_or_policy(log_odds, side, self.smoothing) for side in (True, False))
+        return torch.where(is_expert, theirs, ours).mean()
+
+    def score(self, outputs: Tensor, temperature: float | None = None) -> Tensor:
+        """Return the reward of the verdict, (m,)."""
+        return reward_of(self.log_odds(outputs) / (temperature or 1.0), self.form, self.clip).clamp(self.low, self.high)
+
+    def metrics(self, outputs: Tensor, items: Sequence[LabelledText]) -> Metrics:
+        """Return the area under the curve, and the accuracy."""
+        log_odds = self.log_odds(outputs).double().numpy()
+        is_expert = self.targets(items)["label"].numpy() == 1
+        accuracy = float(np.mean((log_odds > 0) == is_expert))
+        return {"auc": area_under_curve(log_odds[is_expert], log_odds[~is_expert]), "accuracy": accuracy}
+
+
 class Ordinal(_Labels):
     """Ordinal cross-entropy on classes with a rank: one latent number and learnt thresholds.
 
@@ -414,7 +467,8 @@ class BradleyTerry(Objective):
 
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    objective.name: objective for objective in (SquaredError, BradleyTerry, CrossEntropy, Ordinal, Heteroscedastic, MultiTask)
+    objective.name: objective
+    for objective in (SquaredError, BradleyTerry, CrossEntropy, Discrimination, Ordinal, Heteroscedastic, MultiTask)
 }
 
 

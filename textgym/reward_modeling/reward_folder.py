@@ -10,6 +10,7 @@ from textgym.errors import InvalidArgumentError
 
 DESCRIPTION = "reward_model.json"
 ENSEMBLE = "reward_ensemble.json"  # of a folder whose sub-folders are the members
+DISCRIMINATOR = "discriminator.json"  # of a discriminator over tokens
 HISTORY = "history.json"  # grows while fitting goes on, so it is not hashed
 FORMAT = 1
 
@@ -26,7 +27,8 @@ def is_ensemble_folder(path: Path) -> bool:
 
 def refuse_foreign(folder: Path) -> None:
     """Raise if a folder holds something that is no reward model: it would be lost."""
-    known = folder.is_dir() and (is_reward_folder(folder) or is_ensemble_folder(folder) or not any(folder.iterdir()))
+    ours = any((folder / name).is_file() for name in (DESCRIPTION, ENSEMBLE, DISCRIMINATOR))
+    known = folder.is_dir() and (ours or not any(folder.iterdir()))
     if folder.exists() and not known:
         raise InvalidArgumentError(f"{str(folder)!r} exists and holds no reward model; choose another folder")
 
