@@ -26,6 +26,7 @@ AGENTS = {
     "reinforce": "reinforce:ReinforceAgent",
     "rloo": "rloo:RLOOAgent",
     "trpo": "trpo:TRPOAgent",
+    "sac": "sac:SACAgent",
     "soft-q": "soft_q:SoftQAgent",
     "supervised": "supervised:SupervisedAgent",
 }

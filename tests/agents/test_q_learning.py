@@ -31,7 +31,7 @@ def one_token_texts(agent, optimum):
 
 def learnt_q(agent, optimum):
     texts, keys = one_token_texts(agent, optimum)
-    (batch,) = micro_batches(texts, 10**6, agent.device, agent.columns(texts))
+    (batch,) = micro_batches(texts, 10**6, agent.device, None)
     with torch.no_grad():
         values, advantages = agent.q_of_tokens(batch)
     return dict(zip(keys, (values + advantages).tolist(), strict=True))
@@ -112,7 +112,7 @@ def test_soft_q_is_a_softmax_with_v_as_its_log_sum_exp():
     optimum = optimal_values(ALPHA)
     q = learnt_q(agent, optimum)
     texts, keys = one_token_texts(agent, optimum)
-    (batch,) = micro_batches(texts, 10**6, agent.device, agent.columns(texts))
+    (batch,) = micro_batches(texts, 10**6, agent.device, None)
     values, _ = agent.q_of_tokens(batch)
     for (prefix, _), v in zip(keys, values.tolist(), strict=True):
         assert abs(value({t: q[prefix, t] for t in optimum[prefix]}, ALPHA) - v) < 1e-5
@@ -123,7 +123,7 @@ def test_soft_q_starts_as_the_language_model_and_refuses_two_coefficients():
     base = textgym.make_agent("base", "ReviewContinuation", n_envs=4, device="cpu", max_new_tokens=6)
     assert agent.generate(["The movie", "It"], seed=1) == base.generate(["The movie", "It"], seed=1)
     texts = agent.write_groups()
-    (batch,) = micro_batches(texts, 10**6, agent.device, agent.columns(texts))
+    (batch,) = micro_batches(texts, 10**6, agent.device, None)
     values, advantages = agent.q_of_tokens(batch)
     assert (values == 0).all()
     assert advantages.abs().max() < 1e-5
