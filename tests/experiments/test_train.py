@@ -26,12 +26,24 @@ SETTINGS = {
     "bc": {"n_envs": 4},
     "expert-iteration": {"n_envs": 4, "group_size": 2},
     "dpo": {"n_envs": 4, "group_size": 2},
-}
+    "ppo:lora": {"n_envs": 4, "n_steps": 10, "batch_size": 20, "lora_rank": 2, "autocast": "bfloat16"},
+    "dpo:lora": {"n_envs": 4, "group_size": 2, "lora_rank": 2},
+}  # agent, or agent:variant
 
 
 def config(agent, tokens=240):
     settings = {"device": "cpu", "max_new_tokens": 8, **SETTINGS[agent]}
-    return TrainConfig("ReviewContinuation", agent, tokens, 0, settings, evaluations=2, validation_prompts=4, test_prompts=4, checkpoints=6)
+    return TrainConfig(
+        "ReviewContinuation",
+        agent.partition(":")[0],
+        tokens,
+        0,
+        settings,
+        evaluations=2,
+        validation_prompts=4,
+        test_prompts=4,
+        checkpoints=6,
+    )
 
 
 def outcome(path):
