@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import textgym
 
@@ -51,6 +52,25 @@ def test_copy_token_is_learnt(name):
     agent.learn(budget)
     assert accuracy(agent) >= 0.95
     assert agent.n_tokens >= budget
+
+
+@pytest.mark.slow
+def test_copy_token_is_learnt_by_adapters_alone(tmp_path):
+    base = textgym.make_agent("base", "CopyToken", seed=0, device="cpu")
+    with torch.no_grad():
+        # a frozen output layer must be of a trained one's size to say anything with confidence; the layers before it say something else
+        base.policy.lm.output[0].weight.mul_(12)
+        for name, weight in base.policy.lm.named_parameters():
+            if name.endswith("mlp.c_proj.weight"):
+                weight.normal_(std=1.2)
+    base.save(tmp_path / "base")
+    settings = {"lora_rank": 8, "lora_targets": "all-linear", "learning_rate": 3e-3}
+    agent = textgym.make_agent("reinforce", "CopyToken", model=tmp_path / "base", seed=0, kl_coef=0.0, device="cpu", **settings)
+    before = {name: p.clone() for name, p in agent.policy.lm.named_parameters() if not p.requires_grad}
+    assert accuracy(agent) < 0.5
+    agent.learn(4_000)
+    assert accuracy(agent) >= 0.95
+    assert all(torch.equal(p, before[name]) for name, p in agent.policy.lm.named_parameters() if name in before)
 
 
 @pytest.mark.parametrize("baseline", ["none", "moving-average", "leave-one-out", "learned"])

@@ -1,5 +1,7 @@
 """Adapters, autocast and gradient checkpointing: the same policy by other means - equal at the start, saved alone, the base held once."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -191,3 +193,11 @@ def test_gradient_checkpointing_changes_no_gradient(task):
 def test_unknown_autocast_is_one_line(task):
     with pytest.raises(textgym.InvalidArgumentError, match="autocast must be one of torch's"):
         make_ppo(task, policy={"autocast": "bfloat17"})
+
+
+def test_a_model_without_weights_gets_no_adapters_and_a_missing_package_is_named(task, monkeypatch):
+    with pytest.raises(textgym.InvalidArgumentError, match="has no weights yet"):
+        textgym.make_agent("reinforce", "CopyToken", lora_rank=2)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(textgym.MissingExtraError, match=r"textgym\[lora\]"):
+        make_ppo(task, policy=ADAPTED)

@@ -26,13 +26,15 @@ class LanguageModel(nn.Module):
 
     def __init__(self, model: Any, autocast: torch.dtype | None = None, adapter_base: str = "") -> None:
         super().__init__()
-        self.autocast, self.adapter_base = autocast, adapter_base
+        self.autocast: torch.dtype | None = None
+        self.adapter_base = adapter_base
         self.model = model
         self.trunk = [model.base_model]  # in lists, so that their parameters are not registered twice
         self.output = [model.get_output_embeddings()]
         # With a pad id, transformers looks for padding in every batch and warns; ours is always masked or to the right of causal attention.
         self._pad_token_id, model.config.pad_token_id = model.config.pad_token_id, None
-        self._check_output_layer()
+        self._check_output_layer()  # in the weights' own precision
+        self.autocast = autocast
 
     @property
     def hidden_size(self) -> int:
@@ -179,6 +181,8 @@ def load_language_model(
     base = base_of(path) if is_adapter_folder(path) else os.fspath(model)
     adapters, path = (path if is_adapter_folder(path) else None), resolve_model(base)
     torch_dtype = _dtype("dtype", dtype)
+    if lora is not None and not has_weights(path):
+        raise InvalidArgumentError(f"model {os.fspath(model)!r} has no weights yet, and adapters change a trained model: pass lora_rank=0")
     config: Any = AutoConfig.from_pretrained(path)
     for name, value in vars(config).items():
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
@@ -198,7 +202,9 @@ def load_language_model(
     elif lora is not None:
         add_adapters(loaded, lora)
     if gradient_checkpointing:
-        loaded.gradient_checkpointing_enable({"use_reentrant": False})
+        # the name that transformers is leaving behind, in versions that know no other
+        enable = getattr(loaded, "activation_checkpointing_enable", None) or loaded.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return LanguageModel(loaded.to(device), _dtype("autocast", autocast) if autocast else None, base if lora is not None else "")
 
 

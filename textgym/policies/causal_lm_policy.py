@@ -154,6 +154,10 @@ class CausalLMPolicy(BasePolicy):
         """Forget every prefix that was read."""
         self.cache.clear()
 
+    def move_cached_rows(self, sources: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], n_left: int) -> None:
+        """Say that rows of the running batch take the places of others, and that it has only the first `n_left` from now on (and may grow again)."""
+        self.cache.move_rows(sources, targets, n_left)
+
     # --- what it calls in an update ----------------------------------------------------------------------------------------------
 
     def evaluate_actions(self, obs: dict[str, Tensor] | PackedBatch, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
