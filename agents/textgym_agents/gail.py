@@ -64,7 +64,7 @@ class GAILAgent(EpochAgent):
         reward_clip: float = 10.0,
         task_reward_coef: float = 0.0,
         discriminator: Mapping[str, Any] | None = None,
-        discriminator_updates: int = 2,
+        discriminator_updates: int = 4,
         replay_size: int = 20_000,
         gamma: float = 1.0,
         gae_lambda: float = 0.95,

@@ -34,7 +34,7 @@ class TokenDiscriminator(nn.Module):
         spectral_norm: Keep the layers of q and k at a Lipschitz constant of 1 (Miyato et al. 2018, arXiv:1802.05957).
     """
 
-    def __init__(self, lm: LanguageModel, trunk: Trunk = "trained", width: int = 64, spectral_norm: bool = False) -> None:
+    def __init__(self, lm: LanguageModel, trunk: Trunk = "frozen", width: int = 64, spectral_norm: bool = False) -> None:
         super().__init__()
         if trunk not in ("trained", "frozen"):
             raise InvalidArgumentError(f'the trunk of a discriminator must be "trained" or "frozen", got {trunk!r}')
