@@ -30,12 +30,12 @@ Floats = NDArray[np.float64]
 
 
 class GAILAgent(EpochAgent):
-    """Generative adversarial imitation learning (Ho and Ermon 2016, arXiv:1606.03476), with absorbing states (Kostrikov et al. 2019,
-    arXiv:1809.02925), over prefixes and tokens.
+    """Generative adversarial imitation learning (Ho and Ermon 2016, arXiv:1606.03476) over prefixes and tokens.
 
     Each iteration writes texts and keeps them; the discriminator D takes steps on −E_expert[log D] − E_policy[log(1 − D)], against replayed
     texts of the policy; then every token is paid by D, less the KL penalty, and the policy takes clipped steps (PPO's surrogate) on
-    generalised advantages with its value head. Prompts are drawn from the expert's, where the task has them.
+    generalised advantages with its value head. A text that ends before the horizon stays in an absorbing state, whose reward D learns
+    (Kostrikov et al. 2019, arXiv:1809.02925) and which is paid to its last token in closed form. Prompts are drawn from the expert's, where the task has them.
 
     Args:
         task: As for `textgym.make_agent`.
@@ -64,7 +64,7 @@ class GAILAgent(EpochAgent):
         reward_clip: float = 10.0,
         task_reward_coef: float = 0.0,
         discriminator: Mapping[str, Any] | None = None,
-        discriminator_updates: int = 2,
+        discriminator_updates: int = 4,
         replay_size: int = 20_000,
         gamma: float = 1.0,
         gae_lambda: float = 0.95,

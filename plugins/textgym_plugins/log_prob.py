@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import textgym
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from textgym.policies.reference import ReferenceModel

@@ -249,7 +249,7 @@ def test_a_changed_folder_and_other_tokens_are_one_line(fitted, tmp_path):
     shutil.copytree(folder, tmp_path / "changed")
     with open(tmp_path / "changed" / "weights.safetensors", "ab") as file:
         file.write(b"x")
-    with pytest.raises(textgym.InvalidArgumentError, match="weights.safetensors was changed"):
+    with pytest.raises(textgym.InvalidArgumentError, match=r"weights\.safetensors was changed"):
         textgym.make_reward(str(tmp_path / "changed"))
 
 

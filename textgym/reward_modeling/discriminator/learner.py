@@ -40,10 +40,10 @@ class DiscriminatorSettings:
         absorbing: Whether a text stays in an absorbing state from its end to the horizon (Kostrikov et al. 2019, arXiv:1809.02925).
     """
 
-    trunk: Trunk = "trained"
+    trunk: Trunk = "frozen"
     width: int = 64
     spectral_norm: bool = False
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0

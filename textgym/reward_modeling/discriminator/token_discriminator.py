@@ -34,7 +34,7 @@ class TokenDiscriminator(nn.Module):
         spectral_norm: Keep the layers of q and k at a Lipschitz constant of 1 (Miyato et al. 2018, arXiv:1802.05957).
     """
 
-    def __init__(self, lm: LanguageModel, trunk: Trunk = "trained", width: int = 64, spectral_norm: bool = False) -> None:
+    def __init__(self, lm: LanguageModel, trunk: Trunk = "frozen", width: int = 64, spectral_norm: bool = False) -> None:
         super().__init__()
         if trunk not in ("trained", "frozen"):
             raise InvalidArgumentError(f'the trunk of a discriminator must be "trained" or "frozen", got {trunk!r}')
@@ -43,11 +43,12 @@ class TokenDiscriminator(nn.Module):
         self.lm = lm.requires_grad_(trunk == "trained")
         size = lm.hidden_size
         first, last, key = nn.Linear(size, width), nn.Linear(width, width), nn.Linear(size, width)
+        nn.init.zeros_(last.bias)
         if spectral_norm:
-            first, last, key = normalised(first), normalised(last), normalised(key)
+            for layer in (first, last, key):
+                normalised(layer)
         else:
             nn.init.zeros_(last.weight)  # at first it has no opinion: D = 1/2
-        nn.init.zeros_(last.bias)
         self.query = nn.Sequential(first, nn.GELU(approximate="tanh"), last)
         self.key = key
         self.end = nn.Parameter(torch.zeros(()))
