@@ -57,9 +57,9 @@ class ILQLAgent(TextAgent):
         self,
         task: str | Task,
         data: str | os.PathLike[str] = OFFLINE,
-        beta: float = 4.0,
+        beta: float = 8.0,
         tau: float = 0.7,
-        cql_coef: float = 0.1,
+        cql_coef: float = 0.0,
         bc_coef: float = 0.1,
         awac_coef: float = 0.0,
         train_lm: bool | None = None,
@@ -84,6 +84,7 @@ class ILQLAgent(TextAgent):
         self.gamma, self.path_lambda, self.polyak = gamma, path_lambda, polyak
         self.texts = given_texts(self.env.mdp, data)
         self._rounds = Rounds(len(self.texts))
+        self.policy.heads.start_at(float(np.mean([t.rewards.sum() for t in self.texts])))
         self.writing_modules["heads"] = self.policy.heads
 
     def make_policy(self) -> AdvantageShiftedPolicy:
