@@ -62,7 +62,7 @@ class ValueHeads(nn.Module):
     def start_at(self, number: float) -> None:
         """Let every Q and V begin with a number, such as the mean return of the data: a token that these lack is then neither good nor bad."""
         for head in (*self.q, *self.target_q, self.v):
-            head.output.bias.fill_(number)  # type: ignore[union-attr, operator]
+            head.output.bias.fill_(number)
 
     @torch.no_grad()
     def move_target(self, share: float) -> None:
