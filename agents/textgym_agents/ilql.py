@@ -44,7 +44,7 @@ class ILQLAgent(TextAgent):
         cql_coef: Weight of the conservative term.
         bc_coef: Weight of the language model's own loss.
         awac_coef: How much more of it good tokens get, per unit of reward; 0 for all the same.
-        train_lm: False freezes the language model, so that only the heads learn; by default one that has weights is frozen.
+        train_lm: False freezes the language model, so that only the heads learn.
         gamma: Discount.
         path_lambda: λ of the targets, 0 (one step, as in the paper) to 1 (the whole text); the fixed point is the same.
         polyak: Share by which the lagging copies move after each step.
@@ -59,10 +59,10 @@ class ILQLAgent(TextAgent):
         data: str | os.PathLike[str] = OFFLINE,
         beta: float = 4.0,
         tau: float = 0.7,
-        cql_coef: float = 0.1,
+        cql_coef: float = 0.0,
         bc_coef: float = 0.1,
         awac_coef: float = 0.0,
-        train_lm: bool | None = None,
+        train_lm: bool = True,
         gamma: float = 1.0,
         path_lambda: float = 0.9,
         polyak: float = 0.1,
@@ -84,12 +84,11 @@ class ILQLAgent(TextAgent):
         self.gamma, self.path_lambda, self.polyak = gamma, path_lambda, polyak
         self.texts = given_texts(self.env.mdp, data)
         self._rounds = Rounds(len(self.texts))
+        self.policy.heads.start_at(float(np.mean([t.rewards.sum() for t in self.texts])))
         self.writing_modules["heads"] = self.policy.heads
 
     def make_policy(self) -> AdvantageShiftedPolicy:
         """Return a fresh policy with value heads."""
-        if self.train_lm is None:
-            self.train_lm = self.reference_model is None  # there are no weights yet that could be kept
         settings = {**self.policy_settings, "beta": self.beta, "train_lm": self.train_lm}
         return AdvantageShiftedPolicy(self.env.observation_space, self.env.action_space, no_learning, **settings).to(self.device)
 

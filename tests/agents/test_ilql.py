@@ -87,7 +87,7 @@ def test_loss_and_gradient_by_hand(path_lambda, batch_size):
 
 
 def test_without_the_conservative_term_the_loss_is_the_same():
-    with_all, with_one = [shaken(make(cql_coef=c, train_lm=True)) for c in (1e-12, 0.0)]
+    with_all, with_one = [shaken(make(cql_coef=c)) for c in (1e-12, 0.0)]
     sums = [sum(loss for loss, _ in a.losses(a.texts[:6])) for a in (with_all, with_one)]
     torch.testing.assert_close(*sums)
 
@@ -133,7 +133,7 @@ def test_it_starts_as_the_language_model():
 
 
 def test_a_frozen_language_model_stays_as_it_is():
-    frozen, trained = make("ReviewContinuation", max_new_tokens=6), make(max_new_tokens=3)  # by default: weights to keep, and none
+    frozen, trained = make("ReviewContinuation", max_new_tokens=6, train_lm=False), make()
     for agent, moves in ((frozen, False), (trained, True)):
         lm = [p.clone() for p in agent.policy.lm.parameters()]
         head = agent.policy.heads.q[0].output.weight.clone()

@@ -13,7 +13,7 @@ WIDTH = 2  # hidden units of a head per unit of the hidden state
 
 
 class QHead(nn.Module):
-    """One hidden layer from hidden states (..., hidden) to numbers (..., n), 0 at first.
+    """One hidden layer from hidden states (..., hidden) to numbers (..., n), all equal at first.
 
     Args:
         hidden_size: Of the language model.
@@ -59,6 +59,12 @@ class ValueHeads(nn.Module):
         return torch.minimum(first, second)
 
     @torch.no_grad()
+    def start_at(self, number: float) -> None:
+        """Let every Q and V begin with a number, such as the mean return of the data: a token that these lack is then neither good nor bad."""
+        for head in (*self.q, *self.target_q, self.v):
+            head.output.bias.fill_(number)
+
+    @torch.no_grad()
     def move_target(self, share: float) -> None:
         """Move the lagging copies towards the heads by a share (Polyak averaging)."""
         for lagging, current in zip(self.target_q.parameters(), self.q.parameters(), strict=True):
@@ -69,7 +75,7 @@ class AdvantageShiftedPolicy(CausalLMPolicy):
     """`CausalLMPolicy` that writes with log π(a|s) = log π_lm(a|s) + β (Q̂(s, a) − V(s)) + const, Q̂ the lesser of two lagging Q heads.
 
     V(s) is the same for every token, so the normalisation takes it out again. Temperature and top-k apply to the shifted logits. At first
-    every Q is 0 and the policy is the language model. The heads are in no Hugging Face folder: whoever loads that gets π_lm; an agent saves
+    all Q are equal and the policy is the language model. The heads are in no Hugging Face folder: whoever loads that gets π_lm; an agent saves
     `heads` beside it.
 
     Args:
