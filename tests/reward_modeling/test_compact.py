@@ -89,7 +89,7 @@ def test_gradients_are_those_of_finite_differences(ratings):
 
 def test_features_are_counted_once_and_weighted_by_hand():
     index = FeatureIndex.of(["good film", "good good plot", "bad film"], (), 1)
-    read = index.read("good good unheard")
+    read = index.read(["good good unheard"])[0]
     number = index.features["words"].index("good")
     idf = np.log(4 / 3) + 1
     counts = {"good": 2, "film": 2, "plot": 1, "bad": 1}
@@ -98,8 +98,8 @@ def test_features_are_counted_once_and_weighted_by_hand():
     assert read.values[list(read.features).index(number)] == pytest.approx(idf / np.sqrt(idf**2 + damping))
     assert read.words.tolist()[:2] == [index.words.index("good") + 1] * 2
     assert read.words[2] == UNKNOWN
-    assert index.read("not good").negated.tolist() == [0, 1]
-    assert len(index.read("good " * 1000).words) == LONGEST_TEXT
+    assert index.read(["not good"])[0].negated.tolist() == [0, 1]
+    assert len(index.read(["good " * 1000])[0].words) == LONGEST_TEXT
 
 
 INDEX = FeatureIndex.of(made_up_texts(20, 5), ("extra",), 1)
@@ -108,7 +108,7 @@ INDEX = FeatureIndex.of(made_up_texts(20, 5), ("extra",), 1)
 @settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_can_be_read(text):
-    read = INDEX.read(text)
+    read = INDEX.read([text])[0]
     assert len(read.words) == len(read.negated) == max(1, len(tokens(text)[:LONGEST_TEXT]))
     assert len(read.features) == len(read.values) == len(set(read.features.tolist()))
     assert np.isfinite(read.values).all()

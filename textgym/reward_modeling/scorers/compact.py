@@ -31,7 +31,7 @@ class Compact(Scorer):
     2014, "Convolutional Neural Networks for Sentence Classification", arXiv:1408.5882). The vectors may begin as those that a larger
     fitted model computes for each word alone, reduced by principal components: so the network knows words that no training text has.
 
-    Scores are computed by `CompactModel` in numpy, text by text. A saved model keeps one byte for each number of the vectors and two for
+    Scores are computed by `CompactModel` in numpy. A saved model keeps one byte for each number of the vectors and two for
     the rest; what is kept is what scores, also before it is saved.
 
     Args:
@@ -106,7 +106,7 @@ class Compact(Scorer):
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return words and features of each text."""
-        return [self.index.read(text) for text in texts]
+        return self.index.read(texts)
 
     def length(self, entry: TextInput) -> int:
         """Return the number of words."""
@@ -145,8 +145,7 @@ class Compact(Scorer):
     def _scores(self, prepared: Prepared) -> Tensor:
         if self._model is None:
             self._model = CompactModel({name: value.numpy() for name, value in _full(self.state()).items()})
-        found = [self._model.outputs(entry) for entry in prepared]
-        return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, self.n_outputs)
+        return torch.from_numpy(self._model.outputs(prepared))
 
     def train(self, mode: bool = True) -> "Compact":
         """Switch to training (the weights are about to change) or scoring."""
