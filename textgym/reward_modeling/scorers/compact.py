@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,7 +28,8 @@ class Compact(Scorer):
     """A wide and a deep part, added (Cheng et al. 2016, "Wide & Deep Learning for Recommender Systems", arXiv:1606.07792).
 
     The wide part is linear in binary n-gram features (words; beginnings of one to three words; two to five characters; negation is marked
-    in all), weighted by idf and divided by their norm. The deep part is a convolution over word vectors with max and mean pooling (Kim
+    in all), weighted by idf and divided by their norm, and scaled by how far the judgements of the texts that have a feature lie from the mean,
+    in the spirit of the log-count ratios of Wang and Manning (2012), "Baselines and Bigrams": what tells little is penalised more. The deep part is a convolution over word vectors with max and mean pooling (Kim
     2014, "Convolutional Neural Networks for Sentence Classification", arXiv:1408.5882). The vectors may begin as those that a larger
     fitted model computes for each word alone, reduced by principal components: so the network knows words that no training text has.
 
@@ -74,7 +76,8 @@ class Compact(Scorer):
         self.negation = nn.Parameter(torch.zeros(size))
         self.limit = nn.Parameter(torch.full((n_outputs,), LIMIT))
         self._n_texts = 1
-        self._take(FeatureIndex((), dict.fromkeys(BLOCKS, ()), {b: np.zeros(0, np.float32) for b in BLOCKS}, dict.fromkeys(BLOCKS, 0.0)))
+        nothing = {block: np.zeros(0, np.float32) for block in BLOCKS}
+        self._take(FeatureIndex((), dict.fromkeys(BLOCKS, ()), nothing, nothing, dict.fromkeys(BLOCKS, 0.0)))
 
     def _take(self, index: FeatureIndex) -> None:
         self.index = index
@@ -94,14 +97,14 @@ class Compact(Scorer):
             "min_texts": self.min_texts,
         }
 
-    def begin(self, texts: Sequence[str]) -> Prepared:
+    def begin(self, texts: Sequence[str], worths: NDArray[np.float64] | None = None) -> Prepared:
         """Choose words and features on the training texts, unless that was done before; return the texts prepared."""
         if not self.index.words:
             self._n_texts = len(texts)
             if self.source:
-                self._take_vectors(texts)
+                self._take_vectors(texts, worths)
             else:
-                self._take(FeatureIndex.of(texts, (), self.min_texts))
+                self._take(FeatureIndex.of(texts, (), self.min_texts, worths))
         return self.prepare(texts)
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
@@ -173,7 +176,8 @@ class Compact(Scorer):
         scale = vectors.abs().amax(1, keepdim=True).clamp_min(1e-8) / 127
         small = {name: value.half() for name, value in kept.items()}
         small |= {"vectors.int8": (vectors / scale).round().to(torch.int8), "vectors.scale": scale.float()}
-        return small | {f"idf.{block}": torch.from_numpy(self.index.idf[block]) for block in BLOCKS}
+        found = {"idf": self.index.idf, "scale": self.index.scale}
+        return small | {f"{name}.{block}": torch.from_numpy(found[name][block]) for name in found for block in BLOCKS}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over the weights."""
@@ -191,15 +195,16 @@ class Compact(Scorer):
 
         made = cls(n_outputs, device=device, **settings)
         stored = load_file(folder / "weights.safetensors")
-        made._take(FeatureIndex.load(folder, {block: stored[f"scorer.idf.{block}"] for block in BLOCKS}))
+        idf, scale = ({block: stored[f"scorer.{name}.{block}"] for block in BLOCKS} for name in ("idf", "scale"))
+        made._take(FeatureIndex.load(folder, idf, scale))
         return made
 
-    def _take_vectors(self, texts: Sequence[str]) -> None:
+    def _take_vectors(self, texts: Sequence[str], worths: NDArray[np.float64] | None) -> None:
         """Begin with the vectors that a fitted model computes for each word alone."""
         from textgym.reward_modeling.models.fitted_reward import FittedReward
 
         source = FittedReward(self.source, self.device).scorer
-        self._take(FeatureIndex.of(texts, source.words(), self.min_texts))
+        self._take(FeatureIndex.of(texts, source.words(), self.min_texts, worths))
         found = []
         with torch.no_grad():
             for start in range(0, len(self.index.words), WORDS_AT_ONCE):
@@ -216,8 +221,8 @@ class Compact(Scorer):
 
 
 def _full(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return kept weights as float32, without the features' idf."""
-    full = {n: v.float() for n, v in state.items() if not n.startswith(("vectors.", "idf."))}
+    """Return kept weights as float32, without what belongs to the features."""
+    full = {n: v.float() for n, v in state.items() if not n.startswith(("vectors.", "idf.", "scale."))}
     return full | {"vectors.weight": state["vectors.int8"].float() * state["vectors.scale"]}
 
 

@@ -18,6 +18,8 @@ WIDTHS = (1, 2, 3)  # words that a filter of the convolution sees
 UNKNOWN = 0  # row of the vector of words without one of their own
 NO_WORD = (UNKNOWN, False, ())  # what is read of a text without a word
 DAMPING = 0.1  # of a text's mean squared norm, added to each: a lone word, and a word nobody knows, count for less
+FLOOR = 0.05  # standard deviations of the judgements, added to a feature's own deviation, so that none is lost
+TEXTS_AT_ONCE = 256
 LONGEST_TEXT = 256  # words; the convolution reads no further
 FILE = "vocabulary.json"
 
@@ -31,7 +33,7 @@ class TextInput(NamedTuple):
         words: Rows of the word vectors, (L,) int64, L >= 1.
         negated: 1 for a word that a negation reaches, (L,) float32.
         features: Known features of all blocks, each once, (m,) int64.
-        values: Their values: idf over the block's norm, (m,) float32.
+        values: Their values: idf times scale over the norm of the block's idf, (m,) float32.
     """
 
     words: NDArray[np.int64]
@@ -47,13 +49,20 @@ class FeatureIndex:
         words: Words with a vector, in the order of their rows from 1 on.
         features: Block to its features in order.
         idf: Block to the features' inverse document frequencies.
+        scale: Block to the features' scales: how much they tell.
         damping: Block to what is added to a text's squared norm.
     """
 
     def __init__(
-        self, words: Sequence[str], features: Mapping[str, Sequence[str]], idf: Mapping[str, Array], damping: Mapping[str, float]
+        self,
+        words: Sequence[str],
+        features: Mapping[str, Sequence[str]],
+        idf: Mapping[str, Array],
+        scale: Mapping[str, Array],
+        damping: Mapping[str, float],
     ) -> None:
-        self.words, self.features, self.idf, self.damping = list(words), {b: list(features[b]) for b in BLOCKS}, dict(idf), dict(damping)
+        self.words, self.features = list(words), {block: list(features[block]) for block in BLOCKS}
+        self.idf, self.scale, self.damping = dict(idf), dict(scale), dict(damping)
         self.n_features = sum(map(len, self.features.values()))
         self._row = {word: row for row, word in enumerate(self.words, UNKNOWN + 1)}
         self._number: dict[str, dict[str, int]] = {}
@@ -61,12 +70,19 @@ class FeatureIndex:
         for block in BLOCKS:
             self._number[block] = {feature: i for i, feature in enumerate(self.features[block], start)}
             start += len(self.features[block])
-        self._idf = np.concatenate([np.asarray(self.idf[block], np.float64) for block in BLOCKS])
+        self._idf, self._scale = (np.concatenate([np.asarray(of[b], np.float64) for b in BLOCKS]) for of in (self.idf, self.scale))
         self._word = lru_cache(32768)(self._read_word)
 
     @classmethod
-    def of(cls, texts: Iterable[str], words: Iterable[str], min_texts: int) -> "FeatureIndex":
-        """Return the index of training texts: features, and words beside those given, that occur in `min_texts` of them."""
+    def of(cls, texts: Sequence[str], words: Iterable[str], min_texts: int, worths: NDArray[np.float64] | None = None) -> "FeatureIndex":
+        """Return the index of training texts: features, and words beside those given, that occur in `min_texts` of them.
+
+        Args:
+            texts: The training texts.
+            words: Words to be known in any case.
+            min_texts: In so many texts the others must occur.
+            worths: What the judgements say of each text, (len(texts), k); None leaves all scales at 1.
+        """
         n, counts = 0, {block: dict[str, int]() for block in (*BLOCKS, "plain")}
         for text in texts:
             found = tokens(text)
@@ -86,13 +102,31 @@ class FeatureIndex:
         share = {b: np.array([counts[b][f] / n for f in features[b]]) for b in BLOCKS}
         damping = {b: DAMPING * float((share[b] * idf[b].astype(np.float64) ** 2).sum()) for b in BLOCKS}
         known = {*words, *(word for word, count in counts["plain"].items() if count >= min_texts)}
-        return cls(sorted(known), features, idf, damping)
+        ones = {block: np.ones(len(features[block]), np.float32) for block in BLOCKS}
+        index = cls(sorted(known), features, idf, ones, damping)
+        return index if worths is None else cls(index.words, features, idf, index._scales(texts, worths), damping)
+
+    def _scales(self, texts: Sequence[str], worths: NDArray[np.float64]) -> dict[str, Array]:
+        """Return each block's scales, of mean square 1."""
+        apart = worths - worths.mean(0)
+        apart = apart / (math.sqrt(float((apart**2).sum(1).mean())) or 1.0)
+        count, total = np.zeros(self.n_features), np.zeros((self.n_features, apart.shape[1]))
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            for read, own in zip(self.read(texts[start : start + TEXTS_AT_ONCE]), apart[start : start + TEXTS_AT_ONCE], strict=True):
+                count[read.features] += 1
+                total[read.features] += own
+        scale = np.sqrt(np.linalg.norm(total, axis=1) / (count + 1) + FLOOR)
+        parts = np.split(scale, np.cumsum([len(self.features[block]) for block in BLOCKS])[:-1])
+        return {
+            block: (part / math.sqrt(float((part**2).mean())) if len(part) else part).astype(np.float32)
+            for block, part in zip(BLOCKS, parts, strict=True)
+        }
 
     @classmethod
-    def load(cls, folder: Path, idf: Mapping[str, Array]) -> "FeatureIndex":
-        """Return the index of a folder; the frequencies are kept with the weights."""
+    def load(cls, folder: Path, idf: Mapping[str, Array], scale: Mapping[str, Array]) -> "FeatureIndex":
+        """Return the index of a folder; frequencies and scales are kept with the weights."""
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return cls(found["words"], found["features"], idf, found["damping"])
+        return cls(found["words"], found["features"], idf, scale, found["damping"])
 
     def described(self) -> str:
         """Return words, features and damping as JSON."""
@@ -121,7 +155,7 @@ class FeatureIndex:
         chosen, counts = np.array(numbers, np.int64), np.array(n_features, np.int64)
         idf, owner = self._idf[chosen], np.repeat(np.arange(len(counts)), counts)
         squares = np.bincount(owner, idf * idf, len(counts)) + np.tile([self.damping[block] for block in BLOCKS], len(texts))
-        values = (idf / np.sqrt(np.where(squares > 0, squares, 1.0))[owner]).astype(np.float32)
+        values = (idf * self._scale[chosen] / np.sqrt(np.where(squares > 0, squares, 1.0))[owner]).astype(np.float32)
         all_rows, all_negated = np.array(rows, np.int64), np.array(negated, np.float32)
         words_end, features_end = np.cumsum(n_words).tolist(), np.cumsum(counts)[len(BLOCKS) - 1 :: len(BLOCKS)].tolist()
         return [
