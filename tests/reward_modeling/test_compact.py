@@ -1,5 +1,6 @@
 """The compact scorer: numpy scores what torch learnt, one text alone as among others; words of the teacher's are known without a judgement."""
 
+import itertools
 import json
 
 import numpy as np
@@ -96,10 +97,9 @@ def test_features_are_counted_once_and_weighted_by_hand():
     damping = 0.1 * sum(n / 3 * (np.log(4 / (1 + n)) + 1) ** 2 for n in counts.values())
     assert list(read.features).count(number) == 1
     assert read.values[list(read.features).index(number)] == pytest.approx(idf / np.sqrt(idf**2 + damping))
-    assert read.words.tolist()[:2] == [index.words.index("good") + 1] * 2
-    assert read.words[2] == UNKNOWN
+    assert read.words.tolist() == [index.words.index("good") + 1, UNKNOWN]  # what is said twice running is read once
     assert index.read(["not good"])[0].negated.tolist() == [0, 1]
-    assert len(index.read(["good " * 1000])[0].words) == LONGEST_TEXT
+    assert len(index.read(["good plot " * 1000])[0].words) == LONGEST_TEXT
 
 
 INDEX = FeatureIndex.of(made_up_texts(20, 5), ("extra",), 1)
@@ -109,7 +109,7 @@ INDEX = FeatureIndex.of(made_up_texts(20, 5), ("extra",), 1)
 @given(st.text(max_size=200))
 def test_any_text_can_be_read(text):
     read = INDEX.read([text])[0]
-    assert len(read.words) == len(read.negated) == max(1, len(tokens(text)[:LONGEST_TEXT]))
+    assert len(read.words) == len(read.negated) == max(1, len([token for token, _ in itertools.groupby(tokens(text))][:LONGEST_TEXT]))
     assert len(read.features) == len(read.values) == len(set(read.features.tolist()))
     assert np.isfinite(read.values).all()
     assert np.all(read.features < INDEX.n_features)

@@ -30,7 +30,7 @@ class TextInput(NamedTuple):
     """What the network reads of a text.
 
     Attributes:
-        words: Rows of the word vectors, (L,) int64, L >= 1.
+        words: Rows of the word vectors, (L,) int64, L >= 1; a word said several times running is one, so that repeating it changes nothing.
         negated: 1 for a word that a negation reaches, (L,) float32.
         features: Known features of all blocks, each once, (m,) int64.
         values: Their values: idf times scale over the norm of the block's idf, (m,) float32.
@@ -141,7 +141,9 @@ class FeatureIndex:
         for text in texts:
             found = tokens(text)
             entries = [self._word(token) for token in found]
-            seen = entries[:LONGEST_TEXT] or [NO_WORD]
+            seen = [entry for entry, token, last in zip(entries, found, ["", *found], strict=False) if token != last][:LONGEST_TEXT] or [
+                NO_WORD
+            ]
             rows += [row for row, _, _ in seen]
             negated += [mark for _, mark, _ in seen]
             n_words.append(len(seen))
