@@ -56,7 +56,7 @@ def test_what_is_kept_is_small_and_plain(fitted):
     assert set(json.loads((folder / "vocabulary.json").read_text())) == {"words", "features", "damping"}
     kept = fitted[0].scorer.state()
     assert kept["vectors.int8"].dtype == torch.int8
-    assert {value.dtype for name, value in kept.items() if not name.startswith(("vectors.", "idf.", "scale."))} == {torch.float16}
+    assert {value.dtype for name, value in kept.items() if not name.startswith(("vectors.", "idf."))} == {torch.float16}
     assert sorted(path.name for path in folder.iterdir()) == ["history.json", "reward_model.json", "vocabulary.json", "weights.safetensors"]
 
 
@@ -69,13 +69,13 @@ def test_gradients_are_those_of_finite_differences(ratings):
         prepared[entry] = prepared[entry]._replace(
             negated=prepared[entry].negated.astype(np.float64), values=prepared[entry].values.astype(float)
         )
-    nudged = [scorer.linear.weight, scorer.vectors.weight, scorer.negation, scorer.limit, scorer.convolutions[1].weight]
+    nudged = [scorer.gain, scorer.vectors.weight, scorer.negation, scorer.limit, scorer.convolutions[1].weight]
 
     def loss():
-        return (scorer(prepared) ** 2).sum() + scorer.regularisation()
+        return (scorer(prepared) ** 2).sum()
 
     with torch.no_grad():
-        scorer.linear.weight.normal_()
+        scorer.linear.normal_()
     gradients = torch.autograd.grad(loss(), nudged)
     for weights, gradient in zip(nudged, gradients, strict=True):
         place = int(gradient.abs().argmax())
@@ -148,17 +148,3 @@ def test_vectors_begin_as_the_larger_models(ratings, tmp_path, monkeypatch):
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(textgym.InvalidArgumentError, match=r"^compact: "):
         Compact(1, **wrong)
-
-
-def test_features_that_tell_much_are_scaled_up():
-    texts = ["good film", "good plot", "bad film", "bad plot"]
-    index = FeatureIndex.of(texts, (), 1, np.array([[3.0], [2.0], [-2.0], [-3.0]]))
-    scale = dict(zip(index.features["words"], index.scale["words"], strict=True))
-    spread = np.sqrt(6.5)
-    expected = {"bad": 2.5 / spread * 2 / 3 + 0.05, "film": 0.5 / spread * 2 / 3 + 0.05}
-    assert scale["good"] == pytest.approx(scale["bad"])
-    assert scale["bad"] > scale["film"]
-    assert scale["bad"] / scale["film"] == pytest.approx(np.sqrt(expected["bad"] / expected["film"]))
-    assert np.mean(index.scale["words"] ** 2) == pytest.approx(1)
-    same = FeatureIndex.of(texts, (), 1, np.zeros((4, 2)))
-    np.testing.assert_allclose(same.scale["words"], 1, rtol=1e-6)

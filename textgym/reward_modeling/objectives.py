@@ -331,6 +331,10 @@ class Ordinal(_Labels):
         """The thresholds, (classes - 1,), increasing."""
         return torch.cat([self.first, self.first + self.log_steps.exp().cumsum(0)])
 
+    def worths(self, items: Sequence[LabelledText]) -> NDArray[np.float64]:
+        """Return the ranks of the classes, (n, 1)."""
+        return self.targets(items)["label"].numpy().astype(np.float64)[:, None]
+
     def log_probs(self, outputs: Tensor) -> Tensor:
         """Return log-probabilities of the classes, (m, classes)."""
         return losses.ordinal_log_probs(outputs[:, 0], self.thresholds)

@@ -18,8 +18,6 @@ WIDTHS = (1, 2, 3)  # words that a filter of the convolution sees
 UNKNOWN = 0  # row of the vector of words without one of their own
 NO_WORD = (UNKNOWN, False, ())  # what is read of a text without a word
 DAMPING = 0.1  # of a text's mean squared norm, added to each: a lone word, and a word nobody knows, count for less
-FLOOR = 0.05  # standard deviations of the judgements, added to a feature's own deviation, so that none is lost
-TEXTS_AT_ONCE = 256
 LONGEST_TEXT = 256  # words; the convolution reads no further
 FILE = "vocabulary.json"
 
@@ -33,13 +31,15 @@ class TextInput(NamedTuple):
         words: Rows of the word vectors, (L,) int64, L >= 1; a word said several times running is one, so that repeating it changes nothing.
         negated: 1 for a word that a negation reaches, (L,) float32.
         features: Known features of all blocks, each once, (m,) int64.
-        values: Their values: idf times scale over the norm of the block's idf, (m,) float32.
+        values: Their values: idf over the norm of the block's idf, (m,) float32.
+        wide: Of a training text: what the wide part says of it that was fitted without it, (n_outputs,) float32; else None.
     """
 
     words: NDArray[np.int64]
     negated: Array
     features: NDArray[np.int64]
     values: Array
+    wide: Array | None = None
 
 
 class FeatureIndex:
@@ -49,20 +49,13 @@ class FeatureIndex:
         words: Words with a vector, in the order of their rows from 1 on.
         features: Block to its features in order.
         idf: Block to the features' inverse document frequencies.
-        scale: Block to the features' scales: how much they tell.
         damping: Block to what is added to a text's squared norm.
     """
 
     def __init__(
-        self,
-        words: Sequence[str],
-        features: Mapping[str, Sequence[str]],
-        idf: Mapping[str, Array],
-        scale: Mapping[str, Array],
-        damping: Mapping[str, float],
+        self, words: Sequence[str], features: Mapping[str, Sequence[str]], idf: Mapping[str, Array], damping: Mapping[str, float]
     ) -> None:
-        self.words, self.features = list(words), {block: list(features[block]) for block in BLOCKS}
-        self.idf, self.scale, self.damping = dict(idf), dict(scale), dict(damping)
+        self.words, self.features, self.idf, self.damping = list(words), {b: list(features[b]) for b in BLOCKS}, dict(idf), dict(damping)
         self.n_features = sum(map(len, self.features.values()))
         self._row = {word: row for row, word in enumerate(self.words, UNKNOWN + 1)}
         self._number: dict[str, dict[str, int]] = {}
@@ -70,19 +63,12 @@ class FeatureIndex:
         for block in BLOCKS:
             self._number[block] = {feature: i for i, feature in enumerate(self.features[block], start)}
             start += len(self.features[block])
-        self._idf, self._scale = (np.concatenate([np.asarray(of[b], np.float64) for b in BLOCKS]) for of in (self.idf, self.scale))
+        self._idf = np.concatenate([np.asarray(self.idf[block], np.float64) for block in BLOCKS])
         self._word = lru_cache(32768)(self._read_word)
 
     @classmethod
-    def of(cls, texts: Sequence[str], words: Iterable[str], min_texts: int, worths: NDArray[np.float64] | None = None) -> "FeatureIndex":
-        """Return the index of training texts: features, and words beside those given, that occur in `min_texts` of them.
-
-        Args:
-            texts: The training texts.
-            words: Words to be known in any case.
-            min_texts: In so many texts the others must occur.
-            worths: What the judgements say of each text, (len(texts), k); None leaves all scales at 1.
-        """
+    def of(cls, texts: Sequence[str], words: Iterable[str], min_texts: int) -> "FeatureIndex":
+        """Return the index of training texts: features, and words beside those given, that occur in `min_texts` of them."""
         n, counts = 0, {block: dict[str, int]() for block in (*BLOCKS, "plain")}
         for text in texts:
             found = tokens(text)
@@ -102,31 +88,13 @@ class FeatureIndex:
         share = {b: np.array([counts[b][f] / n for f in features[b]]) for b in BLOCKS}
         damping = {b: DAMPING * float((share[b] * idf[b].astype(np.float64) ** 2).sum()) for b in BLOCKS}
         known = {*words, *(word for word, count in counts["plain"].items() if count >= min_texts)}
-        ones = {block: np.ones(len(features[block]), np.float32) for block in BLOCKS}
-        index = cls(sorted(known), features, idf, ones, damping)
-        return index if worths is None else cls(index.words, features, idf, index._scales(texts, worths), damping)
-
-    def _scales(self, texts: Sequence[str], worths: NDArray[np.float64]) -> dict[str, Array]:
-        """Return each block's scales, of mean square 1."""
-        apart = worths - worths.mean(0)
-        apart = apart / (math.sqrt(float((apart**2).sum(1).mean())) or 1.0)
-        count, total = np.zeros(self.n_features), np.zeros((self.n_features, apart.shape[1]))
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            for read, own in zip(self.read(texts[start : start + TEXTS_AT_ONCE]), apart[start : start + TEXTS_AT_ONCE], strict=True):
-                count[read.features] += 1
-                total[read.features] += own
-        scale = np.sqrt(np.linalg.norm(total, axis=1) / (count + 1) + FLOOR)
-        parts = np.split(scale, np.cumsum([len(self.features[block]) for block in BLOCKS])[:-1])
-        return {
-            block: (part / math.sqrt(float((part**2).mean())) if len(part) else part).astype(np.float32)
-            for block, part in zip(BLOCKS, parts, strict=True)
-        }
+        return cls(sorted(known), features, idf, damping)
 
     @classmethod
-    def load(cls, folder: Path, idf: Mapping[str, Array], scale: Mapping[str, Array]) -> "FeatureIndex":
-        """Return the index of a folder; frequencies and scales are kept with the weights."""
+    def load(cls, folder: Path, idf: Mapping[str, Array]) -> "FeatureIndex":
+        """Return the index of a folder; the frequencies are kept with the weights."""
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return cls(found["words"], found["features"], idf, scale, found["damping"])
+        return cls(found["words"], found["features"], idf, found["damping"])
 
     def described(self) -> str:
         """Return words, features and damping as JSON."""
@@ -157,7 +125,7 @@ class FeatureIndex:
         chosen, counts = np.array(numbers, np.int64), np.array(n_features, np.int64)
         idf, owner = self._idf[chosen], np.repeat(np.arange(len(counts)), counts)
         squares = np.bincount(owner, idf * idf, len(counts)) + np.tile([self.damping[block] for block in BLOCKS], len(texts))
-        values = (idf * self._scale[chosen] / np.sqrt(np.where(squares > 0, squares, 1.0))[owner]).astype(np.float32)
+        values = (idf / np.sqrt(np.where(squares > 0, squares, 1.0))[owner]).astype(np.float32)
         all_rows, all_negated = np.array(rows, np.int64), np.array(negated, np.float32)
         words_end, features_end = np.cumsum(n_words).tolist(), np.cumsum(counts)[len(BLOCKS) - 1 :: len(BLOCKS)].tolist()
         return [
@@ -178,7 +146,7 @@ class FeatureIndex:
 class CompactModel:
     """The network's answers from arrays alone: no torch, and a score that cannot depend on other texts, to the last bit.
 
-    raw = W_features values + head(max and mean over all windows of relu(convolution(vectors))); outputs = limit tanh(raw / limit).
+    raw = gain W_features values + head(max and mean over all windows of relu(convolution(vectors))); outputs = limit tanh(raw / limit).
 
     The filters' products with every word's vector are computed once, when the first text comes: then a window is a sum of rows looked up
     (words x filters x 6 floats: 69 MB for 30,000 words and 96 filters).
@@ -196,7 +164,7 @@ class CompactModel:
         self._columns = np.ascontiguousarray(np.concatenate([f[:, :, k].T for f in filters for k in range(f.shape[2])], axis=1))
         self.hidden, self.hidden_bias = weights["head.0.weight"].T.copy(), weights["head.0.bias"]
         self.output, self.output_bias = weights["head.3.weight"].T.copy(), weights["head.3.bias"]
-        self.linear, self.limit = weights["linear.weight"], weights["limit"]
+        self.linear, self.gain, self.limit = weights["linear"], weights["gain"], weights["limit"]
 
     @cached_property
     def _products(self) -> Array:
@@ -210,7 +178,7 @@ class CompactModel:
             return np.zeros((0, len(self.output_bias)), np.float32)
         pooled = self._pooled(texts)[:, None]  # (n, 1, 2 * widths * filters): one product a text, whose rounding no neighbour changes
         hidden = np.maximum(pooled @ self.hidden + self.hidden_bias, 0)
-        raw = (hidden @ self.output)[:, 0] + self.output_bias + self._counted(texts)
+        raw = (hidden @ self.output)[:, 0] + self.output_bias + self.gain * self._counted(texts)
         answers: Array = self.limit * np.tanh(raw / self.limit)
         return answers
 
@@ -246,5 +214,8 @@ class CompactModel:
         """Return the linear part, (n, n_outputs)."""
         owner = np.repeat(np.arange(len(texts)), [len(text.features) for text in texts])
         weighted = self.linear[np.concatenate([text.features for text in texts])] * np.concatenate([t.values for t in texts])[:, None]
-        sums = [np.bincount(owner, column, len(texts)) for column in weighted.T]
-        return np.stack(sums, axis=1).astype(np.float32)
+        sums = np.stack([np.bincount(owner, column, len(texts)) for column in weighted.T], axis=1).astype(np.float32)
+        for i, text in enumerate(texts):
+            if text.wide is not None:
+                sums[i] = text.wide
+        return sums
