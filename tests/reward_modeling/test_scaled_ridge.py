@@ -19,8 +19,11 @@ def test_the_weights_solve_the_penalised_normal_equations(problem):
     rows, targets = problem
     scale = scales(rows, targets, (10, 20))
     dense = rows.toarray() * scale
-    expected = scale[:, None] * np.linalg.solve(dense.T @ dense + 0.5 * np.eye(30), dense.T @ targets)
-    np.testing.assert_allclose(solve(rows, targets, 0.5, (10, 20)), expected, atol=1e-3)
+    centred = dense - dense.mean(0)
+    expected = np.linalg.solve(centred.T @ centred + 0.5 * np.eye(30), centred.T @ targets)
+    weights, intercepts = solve(rows, targets + 5, 0.5, (10, 20))
+    np.testing.assert_allclose(weights, scale[:, None] * expected, atol=1e-3)
+    np.testing.assert_allclose(intercepts, 5 - dense.mean(0) @ expected, atol=1e-3)
 
 
 def test_scales_grow_with_the_deviation_and_have_mean_square_one_in_each_block():

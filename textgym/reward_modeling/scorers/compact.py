@@ -82,6 +82,7 @@ class Compact(Scorer):
         self.index = index
         self.vectors = nn.Embedding(UNKNOWN + 1 + len(index.words), self.size)
         self.register_buffer("linear", torch.zeros(index.n_features, self.n_outputs))
+        self.register_buffer("middle", torch.zeros(self.n_outputs))
         self._model: CompactModel | None = None
         self.to(self.device)
 
@@ -117,8 +118,10 @@ class Compact(Scorer):
         blocks = [len(self.index.features[block]) for block in BLOCKS]
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         missing = ((0, 0), (0, self.n_outputs - targets.shape[1]))  # outputs that no judgement speaks of
+        weights, intercepts = scaled_ridge.solve(rows, targets, self.penalty, blocks)
         with torch.no_grad():
-            self.linear.copy_(torch.from_numpy(np.pad(scaled_ridge.solve(rows, targets, self.penalty, blocks), missing)))
+            self.linear.copy_(torch.from_numpy(np.pad(weights, missing)))
+            self.middle.copy_(torch.from_numpy(np.pad(intercepts, missing[1])))
         wide = np.pad(scaled_ridge.cross_fitted(rows, targets, self.penalty, blocks, rng), missing).astype(np.float32)
         return [entry._replace(wide=own) for entry, own in zip(prepared, wide, strict=True)]
 
@@ -157,7 +160,7 @@ class Compact(Scorer):
         features = torch.from_numpy(np.concatenate([entry.features for entry in prepared])).to(device)
         values = torch.from_numpy(np.concatenate([entry.values for entry in prepared])).to(device)
         owner = torch.from_numpy(np.repeat(np.arange(len(prepared)), [len(entry.features) for entry in prepared])).to(device)
-        found = torch.zeros(len(prepared), self.n_outputs, device=device, dtype=self.linear.dtype)
+        found = self.middle.expand(len(prepared), -1)
         found = found.index_add(0, owner, self.linear[features] * values[:, None])
         for i, entry in enumerate(prepared):
             if entry.wide is not None:

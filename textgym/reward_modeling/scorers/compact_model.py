@@ -146,7 +146,7 @@ class FeatureIndex:
 class CompactModel:
     """The network's answers from arrays alone: no torch, and a score that cannot depend on other texts, to the last bit.
 
-    raw = gain W_features values + head(max and mean over all windows of relu(convolution(vectors))); outputs = limit tanh(raw / limit).
+    raw = gain (W_features values + middle) + head(max and mean over all windows of relu(convolution(vectors))); outputs = limit tanh(raw / limit).
 
     The filters' products with every word's vector are computed once, when the first text comes: then a window is a sum of rows looked up
     (words x filters x 6 floats: 69 MB for 30,000 words and 96 filters).
@@ -164,7 +164,7 @@ class CompactModel:
         self._columns = np.ascontiguousarray(np.concatenate([f[:, :, k].T for f in filters for k in range(f.shape[2])], axis=1))
         self.hidden, self.hidden_bias = weights["head.0.weight"].T.copy(), weights["head.0.bias"]
         self.output, self.output_bias = weights["head.3.weight"].T.copy(), weights["head.3.bias"]
-        self.linear, self.gain, self.limit = weights["linear"], weights["gain"], weights["limit"]
+        self.linear, self.middle, self.gain, self.limit = (weights[name] for name in ("linear", "middle", "gain", "limit"))
 
     @cached_property
     def _products(self) -> Array:
@@ -214,7 +214,7 @@ class CompactModel:
         """Return the linear part, (n, n_outputs)."""
         owner = np.repeat(np.arange(len(texts)), [len(text.features) for text in texts])
         weighted = self.linear[np.concatenate([text.features for text in texts])] * np.concatenate([t.values for t in texts])[:, None]
-        sums = np.stack([np.bincount(owner, column, len(texts)) for column in weighted.T], axis=1).astype(np.float32)
+        sums = np.stack([np.bincount(owner, column, len(texts)) for column in weighted.T], axis=1).astype(np.float32) + self.middle
         for i, text in enumerate(texts):
             if text.wide is not None:
                 sums[i] = text.wide

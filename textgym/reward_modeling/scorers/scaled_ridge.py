@@ -14,24 +14,26 @@ N_FOLDS = 5
 Array = NDArray[np.float64]
 
 
-def solve(rows: Any, targets: Array, penalty: float, blocks: Sequence[int]) -> Array:
-    """Return the weights, (features, k), that minimise |targets - rows W|² + penalty |W / scale|².
+def solve(rows: Any, targets: Array, penalty: float, blocks: Sequence[int]) -> tuple[Array, Array]:
+    """Return the weights W, (features, k), and intercepts b, (k,), that minimise |targets - rows W - b|² + penalty |W / scale|².
 
     A feature's scale is the root of how far the targets of the rows that have it lie from the mean, in the spirit of the log-count ratios of
     Wang and Manning (2012), "Baselines and Bigrams: Simple, Good Sentiment and Topic Classification".
 
     Args:
         rows: A sparse matrix, (n, features), as scipy's `csr_array`.
-        targets: (n, k), of mean 0.
+        targets: (n, k).
         penalty: Weight of the squared norm.
         blocks: Numbers of features that are scaled together, in order.
     """
     from scipy.sparse import diags_array
 
-    scale = scales(rows, targets, blocks)
+    mean = targets.mean(0)
+    scale = scales(rows, targets - mean, blocks)
     scaled = rows @ diags_array(scale)
-    turned = scaled.T.tocsr()
-    return np.stack([scale * _descended(scaled, turned, column, penalty) for column in targets.T], axis=1)
+    turned, middle = scaled.T.tocsr(), scaled.mean(0)
+    found = np.stack([_descended(scaled, turned, middle, column, penalty) for column in (targets - mean).T], axis=1)
+    return scale[:, None] * found, mean - middle @ found
 
 
 def cross_fitted(rows: Any, targets: Array, penalty: float, blocks: Sequence[int], rng: np.random.Generator) -> Array:
@@ -41,13 +43,13 @@ def cross_fitted(rows: Any, targets: Array, penalty: float, blocks: Sequence[int
     for fold in range(N_FOLDS):
         inside, outside = folds != fold, folds == fold
         if inside.any() and outside.any():
-            mean = targets[inside].mean(0)
-            found[outside] = mean + rows[outside] @ solve(rows[inside], targets[inside] - mean, penalty, blocks)
+            weights, intercepts = solve(rows[inside], targets[inside], penalty, blocks)
+            found[outside] = rows[outside] @ weights + intercepts
     return found
 
 
 def scales(rows: Any, targets: Array, blocks: Sequence[int]) -> Array:
-    """Return the features' scales, (features,), of mean square 1 in each block."""
+    """Return the features' scales, (features,), of mean square 1 in each block; the targets' means are 0."""
     present = rows.astype(bool).astype(np.float64)
     count = present.sum(0)
     spread = float(np.sqrt((targets**2).sum(1).mean())) or 1.0
@@ -59,15 +61,16 @@ def scales(rows: Any, targets: Array, blocks: Sequence[int]) -> Array:
     return scale  # type: ignore[no-any-return]
 
 
-def _descended(rows: Any, turned: Any, target: Array, penalty: float) -> Array:
-    """Return w with (rows' rows + penalty) w = rows' target, by conjugate gradients."""
+def _descended(rows: Any, turned: Any, middle: Array, target: Array, penalty: float) -> Array:
+    """Return w with (C'C + penalty) w = C' target, C being the rows less their middle, by conjugate gradients; the target's mean is 0."""
     residual = turned @ target
     found, direction = np.zeros_like(residual), residual.copy()
     square = start = float(residual @ residual)
     for _ in range(MAX_ITERATIONS):
         if square <= TOLERANCE**2 * start:
             break
-        moved = turned @ (rows @ direction) + penalty * direction
+        reached = rows @ direction - middle @ direction
+        moved = turned @ reached - middle * reached.sum() + penalty * direction
         step = square / float(direction @ moved)
         found += step * direction
         residual -= step * moved
