@@ -18,6 +18,7 @@ from textgym.reward_modeling.scorers.scorer import Prepared, Scorer
 
 WORD_DROPOUT = 0.1  # share of the words that are unknown in a training step: the others must do, and "unknown" gets a meaning
 VECTOR_DROPOUT = 0.2
+ALONE = 0.7  # share of the texts that the deep part, doubled, answers alone in a training step: so it stays a judge of its own
 HIDDEN = 64
 LIMIT = 2.5  # at first; outputs are limited smoothly, so that piling up praise pays less and less
 WORDS_AT_ONCE = 512
@@ -153,7 +154,10 @@ class Compact(Scorer):
             windows = windows * touched  # never negative, so 0 wins no maximum
             pooled += [windows.amax(2), windows.sum(2) / counted[:, None]]
         features = functional.dropout(torch.cat(pooled, dim=1), self.dropout, self.training)
-        raw = self.head(features) + self.gain * self._wide(prepared, device)
+        deep = self.head(features)
+        raw = deep + self.gain * self._wide(prepared, device)
+        if self.training:
+            raw = torch.where(torch.rand(len(raw), 1, device=device) < ALONE, 2 * deep, raw)
         return self.limit * torch.tanh(raw / self.limit)
 
     def _wide(self, prepared: Prepared, device: torch.device) -> Tensor:
