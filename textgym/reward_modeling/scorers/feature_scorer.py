@@ -3,7 +3,9 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from textgym.reward_modeling.scorers.features import Features, HiddenStates
@@ -33,8 +35,9 @@ class FeatureScorer(Scorer):
         self.register_buffer("deviation", torch.ones(features.size))
         self.to(device)
 
-    def begin(self, texts: Sequence[str]) -> Prepared:
+    def begin(self, texts: Sequence[str], worths: NDArray[np.float64] | None = None) -> Prepared:
         """Take mean and deviation of the training texts' features."""
+        del worths
         prepared = self.prepare(texts)
         vectors = stacked(prepared, self.device)
         self.mean.copy_(vectors.mean(0))

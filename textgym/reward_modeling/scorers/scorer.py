@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from textgym.errors import InvalidArgumentError
@@ -78,8 +80,14 @@ class Scorer(nn.Module, ABC):
         """Return all that `prepare` depends on beside the texts: scorers with an equal one may share what it returns. None shares nothing."""
         return None
 
-    def begin(self, texts: Sequence[str]) -> Prepared:
-        """Take from the training texts what must be known before the first step (a vocabulary, a scale); return them prepared."""
+    def begin(self, texts: Sequence[str], worths: NDArray[np.float64] | None = None) -> Prepared:
+        """Take from the training texts what must be known before the first step (a vocabulary, a scale); return them prepared.
+
+        Args:
+            texts: The training texts, (m,).
+            worths: What the judgements say of each, (m, k), as `Objective.worths` puts it; None where nobody knows.
+        """
+        del worths
         return self.prepare(texts)
 
     def length(self, entry: Any) -> int:
