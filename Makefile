@@ -22,6 +22,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/env.py
 	$(BIN)/python benchmarks/reward.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/agents.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
