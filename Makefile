@@ -22,6 +22,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/env.py
 	$(BIN)/python benchmarks/reward.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/agents.py
 
 # the bundled reward "human-rating", from the ratings to its folder: a teacher (25 minutes on one core, kept in runs/), then the small model
 human-rating: .venv/dev.stamp
