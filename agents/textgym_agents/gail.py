@@ -23,7 +23,6 @@ from textgym.reward_modeling.data.judgement_source import load_judgements
 from textgym.reward_modeling.discriminator.expert_texts import expert_tokens
 from textgym.reward_modeling.discriminator.learner import DiscriminatorLearner, DiscriminatorSettings
 from textgym.reward_modeling.discriminator.reward_forms import Form, check_form
-from textgym.reward_modeling.discriminator.token_discriminator import TokenDiscriminator
 from textgym.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -91,7 +90,7 @@ class GAILAgent(EpochAgent):
         places = {tuple(ids): place for place, ids in enumerate(mdp.prompt_set.ids)}
         known = [places[key] for key in (tuple(t.prompt_ids.tolist()) for t in self.expert) if key in places]
         self.prompts = known or list(range(mdp.n_prompts))
-        network = TokenDiscriminator(load_language_model(self.model, device=self.device), chosen.trunk, chosen.width, chosen.spectral_norm)
+        network = chosen.network(load_language_model(self.model, device=self.device))
         self.learner = DiscriminatorLearner(network, chosen, mdp.max_new_tokens, self.batch_size)
         self.training_modules["discriminator"] = network
         self.replay = TokenReplay(replay_size)

@@ -102,11 +102,10 @@ class DiscriminatorReward:
         from safetensors.torch import load_model
 
         from textgym.lm.language_model import load_language_model
-        from textgym.reward_modeling.discriminator.token_discriminator import TokenDiscriminator
+        from textgym.reward_modeling.discriminator.learner import DiscriminatorSettings
 
-        made = self.description["settings"]
-        lm = load_language_model(Path(self.path) / LM, device=self.device)
-        network = TokenDiscriminator(lm, made["trunk"], made["width"], made["spectral_norm"])
+        settings = DiscriminatorSettings(**self.description["settings"])
+        network = settings.network(load_language_model(Path(self.path) / LM, device=self.device))
         try:
             load_model(network, Path(self.path) / WEIGHTS, device=self.device)
         except RuntimeError as error:

@@ -114,7 +114,7 @@ def fit_discriminator(
     watched = expert_tokens(held_out, ENDING, vocabulary, max_new_tokens), policy_texts(held_out, model, max_new_tokens, seed + 1, device)
     torch.manual_seed(seed)  # torch's initialisers draw from the global generator alone
     rng = np.random.default_rng(seed)
-    network = TokenDiscriminator(load_language_model(model, device=device), settings.trunk, settings.width, settings.spectral_norm)
+    network = settings.network(load_language_model(model, device=device))
     learner = DiscriminatorLearner(network, settings, max_new_tokens)
     description = {
         "model": model,

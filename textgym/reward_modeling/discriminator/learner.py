@@ -11,6 +11,7 @@ from torch import Tensor
 
 from textgym.errors import InvalidArgumentError
 from textgym.learning.optimisation import Optimisation
+from textgym.lm.language_model import LanguageModel
 from textgym.policies.generation import GeneratedText
 from textgym.reward_modeling import losses
 from textgym.reward_modeling.discriminator.reward_forms import Form, absorbing_return, check_form, reward_of
@@ -30,6 +31,7 @@ class DiscriminatorSettings:
         width: Of these layers.
         spectral_norm: Of these layers; bounds how steep the verdicts are.
         learning_rate: Of Adam.
+        absorbing_learning_rate: Of the absorbing state's log-odds: one number that has to keep up with all lengths.
         weight_decay: Of AdamW.
         max_grad_norm: Gradients are scaled down to this L2 norm.
         label_smoothing: Targets are 1 − ε for the expert and ε for the policy (Salimans et al. 2016, arXiv:1606.03498): verdicts stay finite.
@@ -44,6 +46,7 @@ class DiscriminatorSettings:
     width: int = 64
     spectral_norm: bool = False
     learning_rate: float = 1e-3
+    absorbing_learning_rate: float = 0.05
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
@@ -58,6 +61,15 @@ class DiscriminatorSettings:
             raise InvalidArgumentError(f'penalty must be "", "r1" or "interpolated", got {self.penalty!r}')
         if not self.penalty_coef >= 0:
             raise InvalidArgumentError(f"penalty_coef must be at least 0, got {self.penalty_coef}")
+        if not self.learning_rate > 0 or not self.absorbing_learning_rate > 0:
+            raise InvalidArgumentError(
+                f"a discriminator's learning rates must be above 0, got {self.learning_rate} and {self.absorbing_learning_rate}"
+            )
+
+    def network(self, lm: LanguageModel) -> TokenDiscriminator:
+        """Return a discriminator that has no opinion yet, on a language model of its own."""
+        scale = self.absorbing_learning_rate / self.learning_rate
+        return TokenDiscriminator(lm, self.trunk, self.width, self.spectral_norm, scale)
 
 
 def absorbing_steps(texts: Sequence[GeneratedText], horizon: int) -> NDArray[np.int64]:

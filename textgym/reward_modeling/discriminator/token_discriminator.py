@@ -16,7 +16,6 @@ from textgym.lm.language_model import LanguageModel
 from textgym.policies.generation import GeneratedText
 
 Trunk: TypeAlias = Literal["trained", "frozen"]
-ABSORBING_SPEED = 10.0
 
 
 class TokenDiscriminator(nn.Module):
@@ -32,9 +31,12 @@ class TokenDiscriminator(nn.Module):
         trunk: "trained": the language model learns, too; "frozen": q and k alone.
         width: Of q's hidden layer, and of both vectors.
         spectral_norm: Keep the layers of q and k at a Lipschitz constant of 1 (Miyato et al. 2018, arXiv:1802.05957).
+        absorbing_scale: Of the absorbing state's log-odds to the parameter behind them, that is, of their learning rates.
     """
 
-    def __init__(self, lm: LanguageModel, trunk: Trunk = "frozen", width: int = 64, spectral_norm: bool = False) -> None:
+    def __init__(
+        self, lm: LanguageModel, trunk: Trunk = "frozen", width: int = 64, spectral_norm: bool = False, absorbing_scale: float = 50.0
+    ) -> None:
         super().__init__()
         if trunk not in ("trained", "frozen"):
             raise InvalidArgumentError(f'the trunk of a discriminator must be "trained" or "frozen", got {trunk!r}')
@@ -51,13 +53,13 @@ class TokenDiscriminator(nn.Module):
             nn.init.zeros_(last.weight)  # at first it has no opinion: D = 1/2
         self.query = nn.Sequential(first, nn.GELU(approximate="tanh"), last)
         self.key = key
-        self.end = nn.Parameter(torch.zeros(()))
+        self.end, self.absorbing_scale = nn.Parameter(torch.zeros(())), absorbing_scale
         self.to(lm.output[0].weight.device)
 
     @property
     def absorbing(self) -> Tensor:
-        """Log-odds of the absorbing state, a scalar: one number that must keep up with thousands, so it moves faster."""
-        return ABSORBING_SPEED * self.end
+        """Log-odds of the absorbing state, a scalar."""
+        return self.absorbing_scale * self.end
 
     @property
     def device(self) -> torch.device:
