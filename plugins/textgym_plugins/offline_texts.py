@@ -34,6 +34,6 @@ def register_judgements(register: Any) -> None:
     for name, task in SETS.items():
         factory = partial(offline_texts, name)
         factory.__doc__ = (
-            f"Texts with rewards for prompts of {task}, written by several policies: what offline agents learn from (Apache-2.0)."
+            f"Texts with rewards for prompts of {task}, written by several policies: what offline agents learn from."
         )
         register(name, factory)
