@@ -12,7 +12,6 @@ from tests.agents.dynamic_programming import learnt_q, one_token_texts, optimal_
 from textgym.agent import Agent
 from textgym.learning.micro_batches import micro_batches
 from textgym.learning.q_agent import path_targets
-from textgym.policies.generation import GeneratedText
 
 ALPHA = 0.2
 
