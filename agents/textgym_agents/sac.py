@@ -39,15 +39,13 @@ class Critic(nn.Module):
         self.embeddings: Tensor
         self.register_buffer("embeddings", embeddings)  # saved: a resumed run begins with other weights than those they were taken from
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return Q of every token, (T, vocab)."""
+    def forward(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Return Q of every token, (T, vocab), or of one given token per state, (T,), without the greater tensor."""
         f = self.features(hidden)
-        return self.value(f) + self.token(f) @ self.embeddings.T  # type: ignore[no-any-return]
-
-    def of_tokens(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Return Q of one token per state, (T,), without the (T, vocab) tensor."""
-        f = self.features(hidden)
-        return self.value(f).squeeze(-1) + (self.token(f) * self.embeddings[tokens]).sum(-1)  # type: ignore[no-any-return]
+        value, direction = self.value(f), self.token(f)
+        if tokens is None:
+            return value + direction @ self.embeddings.T  # type: ignore[no-any-return]
+        return value.squeeze(-1) + (direction * self.embeddings[tokens]).sum(-1)  # type: ignore[no-any-return]
 
 
 class ActorCriticPolicy(CausalLMPolicy):
@@ -137,7 +135,7 @@ class SACAgent(QAgent):
                 worth = alpha * log_ratio - self.policy.least_q(hidden)
                 distances = (log_probs.exp() * log_ratio).sum(-1)
                 distance += distances.sum().item() / n_tokens
-            q = [critic.of_tokens(hidden, batch.packed.actions) for critic in self.policy.critics]
+            q = [critic(hidden, batch.packed.actions) for critic in self.policy.critics]
             critic_loss = 0.5 * torch.stack([(each - targets).square().sum() for each in q]).sum() / n_tokens
             # the derivative of α Σ π ρ by π is α (ρ + 1), and Σ ∂π is 0: α ρ may be held constant
             actor_loss = (log_probs.exp() * worth).sum() / n_tokens

@@ -1,10 +1,14 @@
-"""Exact optimal values of TokenChain by dynamic programming over all prefixes."""
+"""Exact optimal values of TokenChain by dynamic programming over all prefixes, and an agent's values of the same prefixes."""
 
 from itertools import product
 
 import numpy as np
+import torch
 from scipy.special import logsumexp
 from textgym_plugins.token_chain import HORIZON, SYMBOLS, mean_reward
+
+from textgym.learning.micro_batches import micro_batches
+from textgym.policies.generation import GeneratedText
 
 TOKENS = (*SYMBOLS, "<eos>")
 
@@ -60,3 +64,26 @@ def values_in_data(texts: list[tuple[tuple[str, ...], tuple[str, ...], float]], 
                 counts = np.array([len(rewards[(*prefix, token)][next_token]) for next_token in after], float)
                 found[prefix][token] = expectile(np.array(list(after.values())), counts, tau)
     return found
+
+
+def one_token_texts(agent, optimum):
+    """Return a text of one token per (prefix, token), in the order of `optimum`, and the list of these keys."""
+    keys = [(prefix, token) for prefix, q in optimum.items() for token in q]
+
+    def ids(words):
+        return np.array(agent.env.mdp.vocabulary.tokenizer.convert_tokens_to_ids(list(words)), np.int64)
+
+    return [GeneratedText(ids(p), ids([t]), np.zeros(1, np.float32), np.zeros(1), {}) for p, t in keys], keys
+
+
+def learnt_q(agent, optimum):
+    """Return (prefix, token) → the agent's Q: V + A of an agent whose policy is Q, the lesser of twin critics."""
+    texts, keys = one_token_texts(agent, optimum)
+    (batch,) = micro_batches(texts, 10**6, agent.device)
+    with torch.no_grad():
+        if hasattr(agent, "q_of_tokens"):
+            q = sum(agent.q_of_tokens(batch))
+        else:
+            hidden, _ = agent.hidden_and_logits(agent.policy, batch)
+            q = agent.policy.least_q(hidden).gather(-1, batch.packed.actions[:, None]).squeeze(-1)
+    return dict(zip(keys, q.tolist(), strict=True))

@@ -16,6 +16,7 @@ SETTINGS = {
     "nlpo": {"learning_rate": 3e-3, "n_steps": 8, "batch_size": 128, "n_epochs": 4},
     "trpo": {"learning_rate": 3e-3, "n_steps": 8, "target_kl": 0.05, "cg_max_steps": 4},
     "soft-q": {"learning_rate": 3e-3},
+    "sac": {"learning_rate": 3e-3, "alpha_lr": 0.002},
     "bc": {"learning_rate": 3e-3},
     "expert-iteration": {"learning_rate": 3e-3},
     "dpo": {"learning_rate": 3e-3},
@@ -24,7 +25,8 @@ SETTINGS = {
     "gail": {"learning_rate": 3e-3, "n_envs": 64, "n_minibatches": 1, "discriminator": {"learning_rate": 3e-3}},
 }
 TOKENS = {
-    "soft-q": 6_000,
+    "soft-q": 4_000,
+    "sac": 4_000,
     "grpo": 8_000,
     "rloo": 10_000,
     "nlpo": 8_000,

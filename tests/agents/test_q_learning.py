@@ -8,35 +8,16 @@ import torch
 from textgym_plugins.token_chain import HORIZON, mean_reward
 
 import textgym
-from tests.agents.dynamic_programming import optimal_values, value
+from tests.agents.dynamic_programming import learnt_q, one_token_texts, optimal_values, value
 from textgym.agent import Agent
 from textgym.learning.micro_batches import micro_batches
 from textgym.learning.q_agent import path_targets
-from textgym.policies.generation import GeneratedText
 
 ALPHA = 0.2
 
 
 def make(name, task="TokenChain", **settings):
     return textgym.make_agent(name, task, seed=0, kl_coef=0.0, device="cpu", **settings)
-
-
-def one_token_texts(agent, optimum):
-    """Return a text of one token per (prefix, token), in the order of `optimum`, and the list of these keys."""
-    keys = [(prefix, token) for prefix, q in optimum.items() for token in q]
-
-    def ids(words):
-        return np.array(agent.env.mdp.vocabulary.tokenizer.convert_tokens_to_ids(list(words)), np.int64)
-
-    return [GeneratedText(ids(p), ids([t]), np.zeros(1, np.float32), np.zeros(1), {}) for p, t in keys], keys
-
-
-def learnt_q(agent, optimum):
-    texts, keys = one_token_texts(agent, optimum)
-    (batch,) = micro_batches(texts, 10**6, agent.device)
-    with torch.no_grad():
-        values, advantages = agent.q_of_tokens(batch)
-    return dict(zip(keys, (values + advantages).tolist(), strict=True))
 
 
 def test_path_targets_by_hand():

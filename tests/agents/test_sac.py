@@ -1,4 +1,4 @@
-"""Discrete SAC: loss, gradient and temperature by hand, the language model at the start, values against dynamic programming."""
+"""Discrete SAC: loss, gradient and temperature by hand, and the language model at the start."""
 
 import math
 
@@ -8,11 +8,7 @@ import torch
 from torch import nn
 
 import textgym
-from tests.agents.dynamic_programming import optimal_values
-from tests.agents.test_q_learning import one_token_texts
 from textgym.learning.micro_batches import micro_batches
-
-ALPHA = 0.2
 
 
 def make(task="TokenChain", **settings):
@@ -132,12 +128,3 @@ def test_its_gradient_is_kept_apart_by_default_from_a_trained_model(start):
 def test_bad_settings_are_one_line(setting):
     with pytest.raises(textgym.InvalidArgumentError):
         make(**setting)
-
-
-def learnt_q(agent, optimum):
-    """Return the lesser Q of the twins for every (prefix, token) of `optimum`."""
-    texts, keys = one_token_texts(agent, optimum)
-    (batch,) = micro_batches(texts, 10**6, agent.device)
-    with torch.no_grad():
-        q = agent.policy.least_q(agent.hidden_and_logits(agent.policy, batch)[0])
-    return dict(zip(keys, q.gather(-1, batch.packed.actions[:, None]).squeeze(-1).tolist(), strict=True))

@@ -23,6 +23,7 @@ SETTINGS = {
     "trpo": {"n_envs": 4, "n_steps": 10, "batch_size": 20, "cg_max_steps": 2, "line_search_max_iter": 2},
     "dqn": {"n_envs": 4},
     "soft-q": {"n_envs": 4},
+    "sac": {"n_envs": 4, "updates": 2},
     "bc": {"n_envs": 4},
     "expert-iteration": {"n_envs": 4, "group_size": 2},
     "dpo": {"n_envs": 4, "group_size": 2},
