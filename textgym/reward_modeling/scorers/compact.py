@@ -51,6 +51,8 @@ class Compact(Scorer):
     name = "compact"
     packages = ("numpy",)
     epochs, batch_size, learning_rate = 6, 64, 3e-3
+    linear: Tensor
+    middle: Tensor
 
     def __init__(
         self,
