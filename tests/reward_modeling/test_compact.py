@@ -148,3 +148,17 @@ def test_vectors_begin_as_the_larger_models(ratings, tmp_path, monkeypatch):
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(textgym.InvalidArgumentError, match=r"^compact: "):
         Compact(1, **wrong)
+
+
+def test_the_wide_part_judges_training_texts_as_if_it_had_not_seen_them(ratings):
+    torch.manual_seed(0)
+    scorer = Compact(1, **SMALL)
+    items = ratings.split("train").items
+    worths = np.array([[item.rating] for item in items])
+    prepared = scorer.begin([item.text for item in items], worths)
+    seen = scorer.prepare([item.text for item in items])
+    assert all(entry.wide is None for entry in seen)
+    device = torch.device("cpu")
+    apart, fitted = (scorer._wide(entries, device).numpy()[:, 0] for entries in (prepared, seen))
+    error = [np.mean((said - (worths[:, 0] - worths.mean()) / worths.std()) ** 2) for said in (apart, fitted)]
+    assert error[1] < error[0] < 0.8

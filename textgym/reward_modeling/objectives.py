@@ -257,7 +257,8 @@ class _Labels(Objective):
 
     def worths(self, items: Sequence[LabelledText]) -> NDArray[np.float64]:
         """Return 1 in the column of a text's class, (n, classes)."""
-        return np.eye(len(self.classes))[self.targets(items)["label"].numpy()]
+        own: NDArray[np.float64] = np.eye(len(self.classes))[self.targets(items)["label"].numpy()]
+        return own
 
     def targets(self, items: Sequence[LabelledText]) -> Targets:
         """Return what is compared with the outputs."""

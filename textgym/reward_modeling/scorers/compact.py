@@ -51,6 +51,8 @@ class Compact(Scorer):
     name = "compact"
     packages = ("numpy",)
     epochs, batch_size, learning_rate = 6, 64, 3e-3
+    linear: Tensor
+    middle: Tensor
 
     def __init__(
         self,
@@ -161,15 +163,13 @@ class Compact(Scorer):
         return self.limit * torch.tanh(raw / self.limit)
 
     def _wide(self, prepared: Prepared, device: torch.device) -> Tensor:
+        """Return what the wide part says of each text, (n, n_outputs): of training texts, when it was fitted without them."""
+        if all(entry.wide is not None for entry in prepared):
+            return torch.from_numpy(np.stack([entry.wide for entry in prepared])).to(device, self.linear.dtype)
         features = torch.from_numpy(np.concatenate([entry.features for entry in prepared])).to(device)
         values = torch.from_numpy(np.concatenate([entry.values for entry in prepared])).to(device)
         owner = torch.from_numpy(np.repeat(np.arange(len(prepared)), [len(entry.features) for entry in prepared])).to(device)
-        found = self.middle.expand(len(prepared), -1)
-        found = found.index_add(0, owner, self.linear[features] * values[:, None])
-        for i, entry in enumerate(prepared):
-            if entry.wide is not None:
-                found[i] = torch.from_numpy(entry.wide).to(found)
-        return found
+        return self.middle.expand(len(prepared), -1).index_add(0, owner, self.linear[features] * values[:, None])
 
     def _scores(self, prepared: Prepared) -> Tensor:
         if self._model is None:

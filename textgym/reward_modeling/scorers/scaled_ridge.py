@@ -63,7 +63,8 @@ def scales(rows: Any, targets: Array, blocks: Sequence[int]) -> Array:
 
 def _descended(rows: Any, turned: Any, middle: Array, target: Array, penalty: float) -> Array:
     """Return w with (C'C + penalty) w = C' target, C being the rows less their middle, by conjugate gradients; the target's mean is 0."""
-    residual = turned @ target
+    residual: Array = turned @ target
+    found: Array
     found, direction = np.zeros_like(residual), residual.copy()
     square = start = float(residual @ residual)
     for _ in range(MAX_ITERATIONS):
