@@ -229,15 +229,20 @@ def curve(folder, ratings, only, features):
     axis = drawn.subplots()
     for scorer in ("tfidf", "mlp"):
         path = folder / f"{scorer}.json"
-        if not path.exists() and only in scorer:
-            settings = fit_reward_model(sample(ratings, 100), scorer=scorer).reward  # what is refitted: all defaults
-            found = learning_curve(settings, ratings, sizes, n_draws=3, show=lambda *step: print(*step, flush=True))
-            path.write_text(json.dumps({"sizes": found.sizes, "values": found.values.tolist()}) + "\n")
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        pairs = [sizes[k : k + 2] for k in range(0, len(sizes), 2)] if only in scorer else []
+        for pair in pairs:  # the draws of one size do not depend on the other sizes
+            if str(pair[0]) in stored:
+                continue
+            model = fit_reward_model(sample(ratings, 100), scorer=scorer).reward  # what is refitted: all defaults
+            of_pair = learning_curve(model, ratings, pair if len(pair) > 1 else [sizes[0], *pair], n_draws=3)
+            stored |= {str(n): of_pair.values[of_pair.sizes.index(n)].tolist() for n in pair}
+            path.write_text(json.dumps(stored) + "\n")
             memory.save()
-        if not path.exists():
+        if not stored:
             continue
-        stored = json.loads(path.read_text())
-        found = LearningCurve("pearson", tuple(stored["sizes"]), np.array(stored["values"]))
+        known = sorted(map(int, stored))
+        found = LearningCurve("pearson", tuple(known), np.array([stored[str(n)] for n in known]))
         for size, estimate in zip(found.sizes, found.estimates, strict=True):
             print(f"{scorer} {size:>6,} {estimate}")
         (line,) = axis.plot(found.sizes, found.values.mean(1), "o-", label={"mlp": "mlp on sentence embeddings"}.get(scorer, scorer))
