@@ -38,5 +38,5 @@ def test_links_point_at_files(page):
 
 
 def test_pages_of_agents_state_the_defaults():
-    check = subprocess.run([sys.executable, ROOT / "tools" / "agent_defaults.py", "--check"], capture_output=True, text=True, check=False)
+    check = subprocess.run([sys.executable, ROOT / "tools" / "agent_settings.py", "--check"], capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stderr
