@@ -3,8 +3,8 @@
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
 from textgym.agent import Agent, load_agent, make_agent
-from textgym.errors import InvalidArgumentError
+from textgym.errors import InvalidArgumentError, RunDirectoryError, TextgymError, one_line
 from textgym.experiments.budget import PATIENCE, Budget, read_budget
 from textgym.experiments.evaluate import evaluate
 from textgym.experiments.memory import peak_memory, reset_peak
-from textgym.experiments.run_directory import CONFIG_FILE, RESULT_FILE, MetricsFile, RunDirectory
+from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, RESULT_FILE, MetricsFile, RunDirectory
 from textgym.policies.reference import ReferenceModel
 
 PACKAGES = ("textgym", "torch", "transformers", "stable-baselines3", "gymnasium", "numpy")
@@ -92,7 +92,8 @@ def train(
     directory = RunDirectory(out)
     try:
         directory.write_json(CONFIG_FILE, {**asdict(config), "versions": {p: version(p) for p in PACKAGES}})
-        return _run(config, agent, directory, progress, on_evaluation)
+        with _failure_noted(directory):
+            return _run(config, agent, directory, progress, on_evaluation)
     finally:
         directory.close()
 
@@ -111,9 +112,22 @@ def resume(out: str | os.PathLike[str], progress: Progress = lambda *_: None) ->
         config = TrainConfig(**{k: v for k, v in stored.items() if k != "versions"})
         checkpoint = directory.latest_checkpoint()
         agent = _new_agent(config) if checkpoint is None else load_agent(checkpoint)
-        return _run(config, agent, directory, progress)
+        with _failure_noted(directory):
+            return _run(config, agent, directory, progress)
     finally:
         directory.close()
+
+
+@contextmanager
+def _failure_noted(directory: RunDirectory) -> Iterator[None]:
+    """Write down the error that stops a run, for whoever looks at it later."""
+    (directory.path / FAILURE_FILE).unlink(missing_ok=True)
+    try:
+        yield
+    except TextgymError as error:
+        with suppress(RunDirectoryError):  # the first error is the one to tell
+            directory.write_json(FAILURE_FILE, {"error": one_line(error)})
+        raise
 
 
 def _run(
@@ -125,7 +139,7 @@ def _run(
         outputs.append(TensorBoardOutputFormat(str(directory.path / "tensorboard")))
     agent.set_logger(Logger(str(directory.path), outputs))
     reference = ReferenceModel(agent.reference_model, agent.device) if agent.reference_model is not None else None
-    curve = [p for p in directory.read_json("evaluations.json") or [] if p["tokens"] <= agent.n_tokens]
+    curve = [p for p in directory.read_json(EVALUATIONS_FILE) or [] if p["tokens"] <= agent.n_tokens]
     budget, started, iterations = config.spending, time.monotonic(), 0
     n_checkpoints = _reached(budget.spent(agent), config.checkpoints, budget.amount)
     reset_peak(agent.device)
@@ -133,7 +147,7 @@ def _run(
     def measure() -> None:
         found = evaluate(agent, "validation", config.validation_prompts, config.seed, agent.task.gold, reference)
         curve.append({"tokens": agent.n_tokens, **asdict(agent.costs), "spent": budget.spent(agent), **found.summary()})
-        directory.write_json("evaluations.json", curve)
+        directory.write_json(EVALUATIONS_FILE, curve)
         on_evaluation(curve[-1])
 
     def after_iteration(_: Agent) -> None:

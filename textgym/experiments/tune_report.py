@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from textgym.experiments.tune import TrialRecord, Tuned
 from textgym.html_page import COLOURS, image, table, write_page
 from textgym.search_space import Range
@@ -70,20 +72,21 @@ def _history(outcome: Tuned) -> Any:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axis = figure.subplots()
-    complete = [t for t in outcome.trials if t.reward is not None]
-    best, bests = -math.inf, []
-    for trial in complete:
-        best = max(best, trial.reward or 0.0)
-        bests.append(best)
-    axis.step([t.number for t in complete], bests, where="post", color=COLOURS[1], label="best so far")
-    axis.plot([t.number for t in complete], [t.reward for t in complete], "o", color=COLOURS[0], label="complete")
+    numbers, rewards = _complete(outcome)
+    axis.step(numbers, np.maximum.accumulate(rewards), where="post", color=COLOURS[1], label="best so far")
+    axis.plot(numbers, rewards, "o", color=COLOURS[0], label="complete")
     pruned = [t.number for t in outcome.trials if t.state == "pruned"]
-    floor = min(t.reward or 0.0 for t in complete)
-    axis.plot(pruned, [floor] * len(pruned), "o", markerfacecolor="none", color=COLOURS[6], label="pruned" if pruned else None)
+    axis.plot(pruned, [min(rewards)] * len(pruned), "o", markerfacecolor="none", color=COLOURS[6], label="pruned" if pruned else None)
     axis.set(xlabel="trial", ylabel="validation reward")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
     return figure
+
+
+def _complete(outcome: Tuned) -> tuple[list[int], list[float]]:
+    """Return numbers and rewards of the trials that were run to their end."""
+    found = [(t.number, t.reward) for t in outcome.trials if t.reward is not None]
+    return [n for n, _ in found], [r for _, r in found]
 
 
 def _settings(outcome: Tuned) -> Any:
