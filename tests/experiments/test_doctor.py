@@ -6,6 +6,8 @@ import math
 import pytest
 import torch
 from click.testing import CliRunner
+from textgym_agents.ppo import PPOAgent
+from textgym_agents.reinforce import ReinforceAgent
 from torch import nn
 
 import textgym
@@ -19,8 +21,6 @@ from textgym.lm.token_distribution import SamplingRule
 from textgym.plugin_manager import installed_plugins
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import generate
-from textgym_agents.ppo import PPOAgent
-from textgym_agents.reinforce import ReinforceAgent
 
 # --- agents with a fault ---------------------------------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ FAULTS = {
     ),
     "bound-reached": ("reward-saturation", "reinforce", "CopyToken", 3000, {**FAST, "reward": "regex(pattern=' [abcd]')"}),
     "frozen": ("no-learning", "reinforce", "ReviewContinuation", 500, {**SHORT, "learning_rate": 1e-12}),
-    "wrong-sign": ("falling-reward", "wrong-sign", "TokenChain", 3000, {"learning_rate": 1e-2}),
+    "wrong-sign": ("falling-reward", "wrong-sign", "CopyToken", 3000, {**FAST, "n_envs": 64}),
     "diverged": ("stopped", "reinforce", "CopyToken", 500, {"learning_rate": 1e30}),
 }
 HEALTHY = [
