@@ -358,10 +358,10 @@ def _confirm(config: TuneConfig, defaults: Mapping[str, Any], best: TrialRecord,
         "seeds": list(seeds),
         "validation_prompts": config.validation_prompts,
         **{
-            name: {f: [m[f] for m in runs] for f in figures if all(m[f] is not None for m in runs)}
+            name: {f: [round(m[f], 4) for m in runs] for f in figures if all(m[f] is not None for m in runs)}
             for name, runs in (("defaults", before), ("tuned", after))
         },
-        "gain": asdict(gain),
+        "gain": {name: round(value, 4) for name, value in asdict(gain).items()},
     }
 
 
@@ -400,8 +400,10 @@ def tuned_settings_of(outcome: Tuned) -> TunedSettings:
         "split": "validation",
         "validation_prompts": config.validation_prompts,
         "search_space": {name: str(values) for name, values in outcome.space.items()},
-        "reward_of_the_defaults": trials[0].reward,
-        "reward_of_the_best": outcome.best.reward,
+        "reward_of_the_defaults": _rounded(
+            next((t.reward for t in trials if t.settings == trials[0].settings and t.reward is not None), None)
+        ),
+        "reward_of_the_best": _rounded(outcome.best.reward),
     }
     objective = (
         f"mean reward of the texts on validation prompts after {config.tokens:,} tokens, KL at most {config.max_kl:g} nats per token"
@@ -416,3 +418,7 @@ def tuned_settings_of(outcome: Tuned) -> TunedSettings:
         config.settings,
         {p: version(p) for p in (*PACKAGES, "optuna")},
     )
+
+
+def _rounded(figure: float | None) -> float | None:
+    return None if figure is None else round(figure, 4)
