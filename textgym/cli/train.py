@@ -50,6 +50,7 @@ def train_command(
             settings = settings_from(**options)
             if tuned:
                 settings = {**tuned_settings(agent, str(task)), **settings}
+                click.echo("settings: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
             config = TrainConfig(str(task), agent, tokens, seed, settings, task_options=settings_from(task_extra), budget=budget)
             result = train(config, str(out), lambda done, total: bar(done, total, ""))
     first, last = result["curve"][0], result["curve"][-1]

@@ -13,7 +13,7 @@ from textgym.cli.progress import progress_bar
 @click.command("tune", epilog="Example: textgym tune ReviewContinuation --agent ppo --trials 12 --tokens 5000 --out runs/tune-ppo")
 @click.argument("task")
 @click.option("--agent", default="ppo", show_default=True, help="Registered agent.")
-@click.option("--trials", default=20, show_default=True, help="Settings to try; the first are the defaults.")
+@click.option("--trials", default=20, show_default=True, help="Settings to try; the first trial has the defaults.")
 @click.option("--tokens", default=5_000, show_default=True, help="Tokens of one run.")
 @click.option("--seeds", default=1, show_default=True, help="Runs per trial; their mean counts.")
 @click.option("--max-kl", default=1.0, show_default=True, help="Nats per token that a policy may be away from the model it starts from.")

@@ -1,8 +1,9 @@
 """Tuning: a search for an agent's settings on a task, judged on validation prompts, kept on disk trial by trial."""
 
+import itertools
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -211,7 +212,7 @@ def tune(config: TuneConfig, out: str | os.PathLike[str], progress: Progress = l
                 f"none of {config.trials} trials kept its KL below {config.max_kl:g}: raise max_kl, or fix kl_coef higher"
             )
         best = max(complete, key=lambda r: r.reward or 0.0)
-        confirmed = _confirm(config, _defaults(config, space), best, path) if config.confirm_seeds else None
+        confirmed = _confirm(config, _defaults(config, space), best, path, progress) if config.confirm_seeds else None
         outcome = Tuned(config, space, records, best, confirmed)
         if outcome.better:
             tuned_settings_of(outcome).write(path / TUNED_FILE)
@@ -274,9 +275,11 @@ def _run_trial(study: "Study", index: int, config: TuneConfig, space: Mapping[st
                 trial.set_user_attr("tokens", spent)
                 progress(before + spent, max(total, before + spent), f"trial {index + 1}/{config.trials}, {_best_so_far(study)}")
 
-            def judge(point: Mapping[str, Any], seed: int = seed) -> None:
+            steps = itertools.count(seed * config.points)
+
+            def judge(point: Mapping[str, Any], steps: Iterator[int] = steps) -> None:
                 if point["tokens"]:  # the untrained model is the same in every trial
-                    _judge(trial, config, [*finals, float(point["reward"])], [*kls, float(point["kl"])], seed)
+                    _judge(trial, config.max_kl, fmean([*finals, float(point["reward"])]), fmean([*kls, float(point["kl"])]), next(steps))
 
             result = train(config.run(settings, seed, config.points), folder / f"seed-{seed}", note, judge)
             rmtree(folder / f"seed-{seed}" / "agent", ignore_errors=True)
@@ -291,15 +294,13 @@ def _run_trial(study: "Study", index: int, config: TuneConfig, space: Mapping[st
     study.tell(trial, fmean(finals))
 
 
-def _judge(trial: "Trial", config: TuneConfig, rewards: list[float], kls: list[float], seed: int) -> None:
+def _judge(trial: "Trial", max_kl: float, reward: float, kl: float, step: int) -> None:
     """Report a point of the curve, the mean with the ends of the seeds before, and end the trial if it is too far away or too bad."""
-    step = seed * config.points + sum(1 for s in trial.storage.get_trial(trial._trial_id).intermediate_values if s // config.points == seed)
-    reward, kl = fmean(rewards), fmean(kls)
     if np.isfinite(kl):
         trial.set_user_attr("kl", kl)
     trial.report(reward, step)
-    if kl > config.max_kl:
-        raise _TrialEndedError(f"KL {kl:.2f} is above {config.max_kl:g}")
+    if kl > max_kl:
+        raise _TrialEndedError(f"KL {kl:.2f} is above {max_kl:g}")
     if trial.should_prune():
         raise _TrialEndedError(f"validation reward {reward:.2f} is below the median")
 
@@ -343,14 +344,18 @@ def _record(trial: "FrozenTrial") -> TrialRecord:
 # --- the defaults and the best settings, with fresh seeds ------------------------------------------------------------------------
 
 
-def _confirm(config: TuneConfig, defaults: Mapping[str, Any], best: TrialRecord, path: Path) -> dict[str, Any] | None:
+def _confirm(config: TuneConfig, defaults: Mapping[str, Any], best: TrialRecord, path: Path, progress: Progress) -> dict[str, Any] | None:
     """Train defaults and best settings with fresh seeds and compare their texts on validation prompts; None if they are the same."""
     if best.settings == rounded(defaults):
         return None
     seeds = range(FRESH_SEED, FRESH_SEED + config.confirm_seeds)
     measured: dict[str, list[dict[str, Any]]] = {}
+    total = 2 * len(seeds) * config.tokens
     for kind, settings in (("defaults", {}), (f"trial-{best.number:04d}", best.settings)):
-        measured[kind] = [_measure(config, settings, seed, path / "confirm" / f"{kind}-{seed}") for seed in seeds]
+        for seed in seeds:
+            progress(sum(map(len, measured.values())) * config.tokens, total, f"with fresh seeds: {kind}, seed {seed}")
+            measured.setdefault(kind, []).append(_measure(config, settings, seed, path / "confirm" / f"{kind}-{seed}"))
+    progress(total, total, "")
     before, after = measured.values()
     gain = difference(np.array([m["rewards"] for m in after]), np.array([m["rewards"] for m in before]))
     figures = ("reward", "gold", "kl", "distinct_2")
