@@ -275,7 +275,7 @@ def _run_trial(study: "Study", index: int, config: TuneConfig, space: Mapping[st
                 trial.set_user_attr("tokens", spent)
                 progress(before + spent, max(total, before + spent), f"trial {index + 1}/{config.trials}, {_best_so_far(study)}")
 
-            steps = itertools.count(seed * config.points)
+            steps = itertools.count(seed * (config.points + 2))  # a run may end a little after its last point
 
             def judge(point: Mapping[str, Any], steps: Iterator[int] = steps) -> None:
                 if point["tokens"]:  # the untrained model is the same in every trial

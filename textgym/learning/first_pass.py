@@ -6,7 +6,7 @@ from torch import Tensor
 from textgym.lm.packing import PackedBatch
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 
-N_TOKENS = 128  # looked at in each iteration: a few per cent of what an update reads
+N_TOKENS = 64  # looked at in each iteration: 1 to 3 per cent of the time of a default iteration
 
 
 @torch.no_grad()
