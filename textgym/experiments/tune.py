@@ -119,6 +119,7 @@ class TrialRecord:
         settings: What was tried.
         state: "complete", "pruned" or "interrupted".
         reward: Mean validation reward at the end, None unless complete.
+        last_reward: The same at its last evaluation; None if it had none.
         kl: Mean KL per token at the last evaluation, nats; None where unknown.
         tokens: Tokens spent on it.
         note: Why it ended early; "" if it did not.
@@ -128,6 +129,7 @@ class TrialRecord:
     settings: dict[str, Any]
     state: str
     reward: float | None
+    last_reward: float | None
     kl: float | None
     tokens: int
     note: str
@@ -335,6 +337,7 @@ def _record(trial: "FrozenTrial") -> TrialRecord:
         dict(attributes.get("settings", rounded(trial.params))),
         state,
         trial.value if state == "complete" else None,
+        trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None,
         attributes.get("kl"),
         int(attributes.get("tokens", 0)),
         attributes.get("note", ""),

@@ -25,7 +25,7 @@ def write_report(outcome: Tuned, path: Path) -> None:
         *_confirmation(outcome),
         "<h2>Trials</h2>",
         image(_history(outcome), "Validation reward of the trials in order, and the best so far"),
-        "<p class='note'>Trial 0 has the defaults. Hollow, at the lower edge: pruned (the table says why).</p>"
+        "<p class='note'>Trial 0 has the defaults. Hollow: pruned, at its last evaluation (the table says why).</p>"
         if any(t.state == "pruned" for t in outcome.trials)
         else "<p class='note'>Trial 0 has the defaults.</p>",
         "<h2>Settings</h2>",
@@ -75,8 +75,8 @@ def _history(outcome: Tuned) -> Any:
     numbers, rewards = _complete(outcome)
     axis.step(numbers, np.maximum.accumulate(rewards), where="post", color=COLOURS[1], label="best so far")
     axis.plot(numbers, rewards, "o", color=COLOURS[0], label="complete")
-    pruned = [t.number for t in outcome.trials if t.state == "pruned"]
-    axis.plot(pruned, [min(rewards)] * len(pruned), "o", markerfacecolor="none", color=COLOURS[6], label="pruned" if pruned else None)
+    if pruned := [(t.number, t.last_reward) for t in outcome.trials if t.state == "pruned" and t.last_reward is not None]:
+        axis.plot([n for n, _ in pruned], [r for _, r in pruned], "o", markerfacecolor="none", color=COLOURS[6], label="pruned")
     axis.set(xlabel="trial", ylabel="validation reward")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
@@ -97,12 +97,19 @@ def _settings(outcome: Tuned) -> Any:
     axes = figure.subplots(rows, N_COLUMNS, squeeze=False).ravel()
     complete = [t for t in outcome.trials if t.reward is not None]
     for axis, (name, values) in zip(axes, outcome.space.items(), strict=False):
-        numeric = isinstance(values, Range)
-        axis.plot(
-            [t.settings[name] if numeric else str(t.settings[name]) for t in complete], [t.reward for t in complete], "o", color=COLOURS[0]
-        )
-        if isinstance(values, Range) and values.log:
-            axis.set_xscale("log")
+        tried = [t.settings[name] for t in complete]
+        if isinstance(values, Range):
+            axis.set_xscale("log" if values.log else "linear")
+            margin = 1.1 if values.log else 0.05 * (values.high - values.low)
+            axis.set_xlim(*((values.low / margin, values.high * margin) if values.log else (values.low - margin, values.high + margin)))
+            if values.log:
+                ticks = np.geomspace(values.low, values.high, 3)
+                axis.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+                axis.set_xticks([], minor=True)
+        else:  # in the order in which they are declared
+            axis.set_xticks(range(len(values.values)), list(map(str, values.values)))
+            tried = [values.values.index(value) for value in tried]
+        axis.plot(tried, [t.reward for t in complete], "o", color=COLOURS[0])
         axis.set(xlabel=name, ylabel="validation reward")
         axis.grid(alpha=0.25)
     for axis in axes[len(outcome.space) :]:
