@@ -173,7 +173,8 @@ def test_command_confirms_with_fresh_seeds_and_writes_what_it_found(tmp_path):
     arguments += ["--confirm-seeds", "2", "--points", "1", "--set", "baseline=learned", "--out", str(tmp_path / "t")]
     result = CliRunner().invoke(tune_command, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "with 2 fresh seeds not worse than the defaults" in result.output
+    assert "with 2 fresh seeds " in result.output
+    assert f"settings: {tmp_path / 't' / 'tuned.json'}" in result.output
     page = (tmp_path / "t" / "report.html").read_text()
     assert page.count("data:image/png;base64") == 2
     found = TunedSettingsFile(tmp_path / "t" / "tuned.json")()
@@ -206,7 +207,7 @@ def test_shipped_settings_fit_the_agent_and_tell_how_they_were_found(name):
     space = agent_search_space(factory)
     assert found.settings
     assert all(value in space[setting] for setting, value in found.settings.items())
-    assert found.confirmed["gain"]["value"] >= 0, "settings that are worse than the defaults are not shipped"
+    assert found.confirmed["gain"]["low"] > 0, "settings that are not better than the defaults are not shipped"
     assert len(found.confirmed["seeds"]) >= 3
     assert not set(found.confirmed["seeds"]) & set(found.found["seeds"])
     assert found.found["command"].startswith(f"textgym tune {found.task.rpartition('-v')[0]} --agent {found.agent} ")

@@ -67,7 +67,9 @@ def verdict(outcome: Any) -> str:
     found = outcome.confirmed
     if found is None:
         return "the defaults were best" if outcome.config.confirm_seeds else "not compared with the defaults: no fresh seeds were asked for"
-    gain, words = found["gain"], "not worse than the defaults" if outcome.better else "worse than the defaults: nothing is stored"
+    gain = found["gain"]
+    words = "better than the defaults" if gain["low"] > 0 else "not distinguishable from the defaults"
+    words = words if outcome.better else "no better than the defaults, so nothing is stored"
     rewards = {name: ", ".join(f"{r:.2f}" for r in found[name]["reward"]) for name in ("defaults", "tuned")}
     return (
         f"with {len(found['seeds'])} fresh seeds {words}: reward {rewards['defaults']} -> {rewards['tuned']}, "
