@@ -14,7 +14,6 @@ from textgym.lm.packing import PackedBatch
 from textgym.lm.row_cache import RowCache
 from textgym.lm.source import base_of, has_weights, is_adapter_folder, resolve_model
 
-
 ALIGNMENT = 64  # bytes, torch's own on a CPU
 
 
