@@ -46,11 +46,12 @@ class GAILAgent(EpochAgent):
         discriminator: Settings of D, by name: those of `textgym.reward_modeling.discriminator.learner.DiscriminatorSettings`, such as
             {"absorbing": false, "trunk": "frozen", "penalty": "r1"}.
         discriminator_updates: Its steps per iteration, each on `n_envs` texts of either side.
-        replay_size: Tokens of the policy's texts kept, prompts included.
+        replay_iterations: The policy's texts of at least so many iterations are kept. D lags behind the policy by as much.
         gamma, gae_lambda: Of the advantages.
         vf_coef: Weight of the value loss.
         normalize_advantage: Divide advantages by their standard deviation over the iteration; else steps shrink as the discriminator finds
             less to tell the texts apart by, and learning settles.
+        learning_rate: Of the policy's Adam; lower than where the reward stands still.
         **settings: Those of `textgym.learning.epoch_agent.EpochAgent`, `textgym.learning.text_agent.TextAgent` and `textgym.agent.Agent`.
     """
 
@@ -64,21 +65,23 @@ class GAILAgent(EpochAgent):
         task_reward_coef: float = 0.0,
         discriminator: Mapping[str, Any] | None = None,
         discriminator_updates: int = 4,
-        replay_size: int = 20_000,
+        replay_iterations: int = 2,
         gamma: float = 1.0,
         gae_lambda: float = 0.95,
         vf_coef: float = 0.1,
         normalize_advantage: bool = False,
+        learning_rate: float = 3e-4,
         **settings: Any,
     ) -> None:
         check_form(form)
-        if not reward_clip > 0 or discriminator_updates < 1:
+        if not reward_clip > 0 or discriminator_updates < 1 or replay_iterations < 1:
             raise InvalidArgumentError(
-                f"reward_clip must be above 0 and discriminator_updates at least 1, got {reward_clip} and {discriminator_updates}"
+                f"reward_clip must be above 0, discriminator_updates and replay_iterations at least 1, got {reward_clip}, "
+                f"{discriminator_updates} and {replay_iterations}"
             )
         check_options("discriminator", DiscriminatorSettings, dict(discriminator or {}))
         chosen = DiscriminatorSettings(**(discriminator or {}))
-        super().__init__(task, **settings)
+        super().__init__(task, learning_rate=learning_rate, **settings)
         self.form, self.reward_clip, self.task_reward_coef = form, reward_clip, task_reward_coef
         self.discriminator_updates, self.gamma, self.gae_lambda, self.vf_coef = discriminator_updates, gamma, gae_lambda, vf_coef
         self.normalize_advantage = normalize_advantage
@@ -93,7 +96,7 @@ class GAILAgent(EpochAgent):
         network = chosen.network(load_language_model(self.model, device=self.device))
         self.learner = DiscriminatorLearner(network, chosen, mdp.max_new_tokens, self.batch_size)
         self.training_modules["discriminator"] = network
-        self.replay = TokenReplay(replay_size)
+        self.replay = TokenReplay(replay_iterations * mdp.n_rows * mdp.max_length)
 
     def iterate(self) -> int:
         """Write texts, teach the discriminator, let it pay, take clipped steps."""

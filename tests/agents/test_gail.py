@@ -68,7 +68,7 @@ def made(task, **settings):
 
 def markov_agent(**settings):
     discriminator = {"learning_rate": 5e-3, **settings.pop("discriminator", {})}
-    options = {"n_envs": 128, "replay_size": 1000, "discriminator_updates": 4, "n_minibatches": 1, "learning_rate": 2e-3, "share": 1.0}
+    options = {"n_envs": 128, "replay_iterations": 1, "discriminator_updates": 4, "n_minibatches": 1, "learning_rate": 2e-3, "share": 1.0}
     return made(markov_task(), discriminator=discriminator, lr_schedule="linear", **{**options, **settings})
 
 

@@ -26,7 +26,7 @@ SETTINGS = {
     "bc": {"n_envs": 4},
     "expert-iteration": {"n_envs": 4, "group_size": 2},
     "dpo": {"n_envs": 4, "group_size": 2},
-    "gail": {"n_envs": 4, "replay_size": 200, "share": 0.02, "discriminator": {"penalty": "interpolated", "spectral_norm": True}},
+    "gail": {"n_envs": 4, "replay_iterations": 3, "share": 0.02, "discriminator": {"penalty": "interpolated", "spectral_norm": True}},
 }
 
 

@@ -196,8 +196,8 @@ def test_held_out_texts_are_told_apart(fitted):
 def test_texts_of_one_origin_are_not_told_apart_held_out():
     made = learner(learning_rate=1e-2)
     made.batch_size = 2048
-    one, other, third, fourth = (policy_texts(experts(n), "copy-token", 4, seed) for seed, n in enumerate((48, 48, 256, 256)))
-    for _ in range(60):
+    one, other, third, fourth = (policy_texts(experts(n), "copy-token", 4, seed) for seed, n in enumerate((32, 32, 256, 256)))
+    for _ in range(40):
         figures = made.step(one, other, np.random.default_rng(0))
     assert figures["accuracy"] > 0.6  # learnt by heart
     found = held_out_figures(made.network, third, fourth)
