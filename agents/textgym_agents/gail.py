@@ -34,7 +34,8 @@ class GAILAgent(EpochAgent):
     Each iteration writes texts and keeps them; the discriminator D takes steps on −E_expert[log D] − E_policy[log(1 − D)], against replayed
     texts of the policy; then every token is paid by D, less the KL penalty, and the policy takes clipped steps (PPO's surrogate) on
     generalised advantages with its value head. A text that ends before the horizon stays in an absorbing state, whose reward D learns
-    (Kostrikov et al. 2019, arXiv:1809.02925) and which is paid to its last token in closed form. Prompts are drawn from the expert's, where the task has them.
+    (Kostrikov et al. 2019, arXiv:1809.02925) and which is paid to its last token in closed form. Prompts are drawn from the expert's, where
+    the task has them.
 
     Args:
         task: As for `textgym.make_agent`.
@@ -87,7 +88,9 @@ class GAILAgent(EpochAgent):
         self.normalize_advantage = normalize_advantage
         mdp = self.env.mdp
         if expert:
-            self.expert = expert_tokens(load_judgements(expert).split("train"), self.task, mdp.vocabulary, mdp.max_new_tokens)
+            given = load_judgements(expert)
+            given = given.split("train") if any(item.split for item in given.items) else given
+            self.expert = expert_tokens(given, self.task, mdp.vocabulary, mdp.max_new_tokens)
         else:
             self.expert = best_share(reference_texts(mdp), share)
         places = {tuple(ids): place for place, ids in enumerate(mdp.prompt_set.ids)}

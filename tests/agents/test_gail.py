@@ -150,13 +150,16 @@ def test_the_tasks_reward_may_be_mixed_in():
 
 
 def test_experts_from_a_file_and_only_their_prompts_are_continued(tmp_path):
-    items = [ExpertText(id=str(i), prompt=prompt, text=f" {prompt[-1]}", split="train") for i, prompt in enumerate(["a b", "c d", "z z"])]
+    items = [ExpertText(id=str(i), prompt=prompt, text=f" {prompt[-1]}") for i, prompt in enumerate(["a b", "c d", "z z"])]
     write_judgements(JudgementSet("texts", tuple(items)), tmp_path / "experts.jsonl")
     agent = made("CopyToken", expert=str(tmp_path / "experts.jsonl"), n_envs=16)
     prompts = {agent.env.mdp.prompt_set.prompts[i].text for i in agent.prompts}
     assert prompts == {"a b", "c d"}
     assert [t.info["continuation"].strip() for t in agent.expert[:2]] == ["b", "d"]
     agent.learn(16)
+    write_judgements(JudgementSet("texts", (ExpertText(id="1", prompt="a b", text=" b", split="test"),)), tmp_path / "test.jsonl")
+    with pytest.raises(textgym.InvalidArgumentError, match="there is no expert text to imitate"):
+        made("CopyToken", expert=str(tmp_path / "test.jsonl"))
     bare = Task("Bare-v0", {"train": ["a b"]}, "copy-token", 1, "copied")
     with pytest.raises(textgym.InvalidArgumentError, match="has no references"):
         made(bare)
