@@ -5,7 +5,7 @@ export TOKENIZERS_PARALLELISM ?= false
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench human-rating clean
 
 demo: .venv/user.stamp
 	$(BIN)/textgym compare ReviewContinuation --agents ppo,a2c,reinforce --seeds 3 --tokens 20000 --out runs/demo
@@ -22,6 +22,15 @@ bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/env.py
 	$(BIN)/python benchmarks/reward.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/agents.py
+
+# the bundled reward "human-rating", from the ratings to its folder: a teacher (25 minutes on one core, kept in runs/), then the small model
+human-rating: .venv/dev.stamp
+	mkdir -p runs
+	test -f runs/teacher/reward_model.json || $(BIN)/textgym reward fit human-ratings --scorer transformer --set dtype=bfloat16 --set max_tokens=96 \
+		--epochs 3 --out runs/teacher
+	cd runs && ../$(BIN)/textgym reward fit human-ratings --scorer compact --set vectors=teacher --teacher teacher --teacher-share 0 --invented 12000 \
+		--out ../plugins/textgym_plugins/models/human_rating
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

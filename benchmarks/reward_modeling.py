@@ -2,6 +2,7 @@
 
 Usage: python benchmarks/reward_modeling.py [--train N] [--only TEXT] [--out FILE.json]
        python benchmarks/reward_modeling.py --stack REWARD REWARD ... (names or folders of fitted rewards)
+       python benchmarks/reward_modeling.py --curve FOLDER [--only SCORER]
 
 All models see the same training sentences. Losses on labels see the mean rating in five classes; losses on pairs see one pair a sentence, drawn
 from sentences of the same source at least half a point apart. On the test split every score is compared with the mean rating: Pearson, Spearman,
@@ -11,6 +12,11 @@ Rows already in FILE.json are kept, so the table can be made in several runs.
 
 --stack measures finished rewards, each alone and all together: least squares on the validation split, with an intercept; the difference in Pearson
 to the best alone (by validation) with a paired bootstrap interval; and, for comparison, how one rater agrees with the mean of a text's other raters.
+
+--curve refits two cheap scorers to draws of 50 to all training sentences, three a size, and draws Pearson on the test split over their number
+(FOLDER/learning-curve.png; the figures are in FOLDER/SCORER.json, and a scorer whose figures are there is not fitted again).
+
+Times are CPU seconds of one thread, so they hardly depend on what else the machine does.
 """
 
 import argparse
@@ -26,6 +32,7 @@ import textgym
 from textgym.classification import classification
 from textgym.reward_modeling.data.judgement_source import load_judgements, sample
 from textgym.reward_modeling.data.judgements import JudgementSet, LabelledText, PreferencePair
+from textgym.reward_modeling.evaluation.learning_curve import LearningCurve, learning_curve
 from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
 from textgym.reward_modeling.metrics import agreement
 from textgym.reward_modeling.scorers.features import HiddenStates, SentenceEmbeddings
@@ -34,6 +41,7 @@ CLASSES = ("very negative", "negative", "neutral", "positive", "very positive")
 EDGES = (-2.0, -0.5, 0.5, 2.0)
 MIN_GAP = 0.5  # points between the texts of a pair
 N_RESAMPLES = 1000
+CURVE_SIZES = (50, 100, 200, 400, 800, 1600, 3200, 6400)
 
 ROWS = [
     ("tfidf ridge", "tfidf", "squared-error", {}),
@@ -45,6 +53,7 @@ ROWS = [
     ("lm-linear", "lm-linear", "squared-error", {}),
     ("transformer", "transformer", "squared-error", {"dtype": "bfloat16", "max_tokens": 96}),
     ("transformer", "transformer", "heteroscedastic", {"dtype": "bfloat16", "max_tokens": 96}),
+    ("transformer", "transformer", "multi-task", {"dtype": "bfloat16", "max_tokens": 96}),
     ("transformer LoRA 8", "transformer", "squared-error", {"dtype": "bfloat16", "max_tokens": 96, "lora_rank": 8}),
     (
         "transformer mpnet, 4 of 12 layers frozen",
@@ -54,6 +63,17 @@ ROWS = [
         {"epochs": 1, "batch_size": 16, "learning_rate": 8e-5},
     ),
 ]
+
+
+def with_aspects(ratings):
+    """Return the ratings with two more things that the raters said: how far they disagree, and which share of them liked the text."""
+    items = []
+    for item in ratings.items:
+        if len(item.ratings) > 1:
+            values = np.array(item.ratings)
+            item = replace(item, aspects={"spread": float(values.std()), "liked": float((values > 0).mean())})
+        items.append(item)
+    return replace(ratings, items=tuple(items))
 
 
 def as_labels(ratings):
@@ -79,21 +99,36 @@ def as_pairs(ratings, seed=0):
 
 
 class Remembered:
-    """Frozen features computed once for all rows; how long that took is added to each row's time."""
+    """Frozen features computed once for all rows, and in `path` for all runs; how long that took is added to each row's time (CPU seconds)."""
 
-    def __init__(self, kind):
-        self.plain, self.known, self.seconds = kind.of, {}, 0.0
+    def __init__(self, kind, path=None):
+        self.plain, self.known, self.seconds, self.path, self.n_saved = kind.of, {}, 0.0, path, 0
+        if path is not None and path.exists():
+            with np.load(path) as stored:
+                self.known = dict(zip(stored["texts"].tolist(), torch.from_numpy(stored["vectors"]), strict=True))
+                self.seconds, self.n_saved = float(stored["seconds"]), len(self.known)
         memory = self
 
         def of(features, texts):
             new = [t for t in dict.fromkeys(texts) if t not in memory.known]
             if new:
-                started = time.perf_counter()
-                memory.known.update(zip(new, memory.plain(features, new), strict=True))
-                memory.seconds += time.perf_counter() - started
+                for start in range(0, len(new), 2000):
+                    part, started = new[start : start + 2000], time.process_time()
+                    memory.known.update(zip(part, memory.plain(features, part), strict=True))
+                    memory.seconds += time.process_time() - started
+                    if len(part) == 2000:
+                        memory.save()
             return torch.stack([memory.known[t] for t in texts]) if texts else torch.zeros(0, features.size)
 
         kind.of = of
+
+    def save(self):
+        if self.path is not None and len(self.known) > self.n_saved:
+            vectors = torch.stack(list(self.known.values())).numpy()
+            aside = self.path.with_suffix(".new.npz")
+            np.savez(aside, texts=np.array(list(self.known)), vectors=vectors, seconds=self.seconds)
+            aside.replace(self.path)
+            self.n_saved = len(self.known)
 
 
 def quality(scores, ratings):
@@ -119,12 +154,12 @@ def quality(scores, ratings):
 
 def measured(row, data, n_train, minutes, memories):
     label, scorer, loss, options, *more = row
-    kinds = {"bradley-terry": "pairs", "cross-entropy": "labels", "ordinal": "labels"}
+    kinds = {"bradley-terry": "pairs", "cross-entropy": "labels", "ordinal": "labels", "multi-task": "aspects"}
     settings = FitSettings(scorer=options, max_minutes=minutes if scorer == "transformer" else None, **(more[0] if more else {}))
-    started = time.perf_counter()
+    started = time.process_time()
     before = {memory: memory.seconds for memory in memories.values()}
     result = fit_reward_model(data[kinds.get(loss, "ratings")], scorer=scorer, loss=loss, settings=settings)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     memory = memories.get({"embedding": "embedding", "mlp": "embedding", "lm-linear": "lm"}.get(scorer, ""))
     if memory is not None:  # as if computed for this row alone
         seconds += before[memory]
@@ -137,9 +172,9 @@ def measured(row, data, n_train, minutes, memories):
     for remembered in memories.values():
         for text in timed:
             remembered.known.pop(text, None)
-    started = time.perf_counter()
+    started = time.process_time()
     result.reward.score_texts(timed)
-    speed = len(timed) / (time.perf_counter() - started)
+    speed = len(timed) / (time.process_time() - started)
     for name, remembered in memories.items():
         remembered.seconds = spent[name]
     found = quality(scores, ratings)
@@ -183,9 +218,46 @@ def one_rater(items, n_draws=200):
     return np.mean(found), *np.percentile(found, [2.5, 97.5]), len(several)
 
 
+def curve(folder, ratings, only, features):
+    """Measure Pearson on the test split by number of training sentences, and draw it."""
+    from matplotlib.figure import Figure
+
+    memory = Remembered(SentenceEmbeddings, features)
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = [*[n for n in CURVE_SIZES if n < len(ratings.split("train"))], len(ratings.split("train"))]
+    drawn = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = drawn.subplots()
+    for scorer in ("tfidf", "mlp"):
+        path = folder / f"{scorer}.json"
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        pairs = [sizes[k : k + 2] for k in range(0, len(sizes), 2)] if only in scorer else []
+        for pair in pairs:  # the draws of one size do not depend on the other sizes
+            if str(pair[0]) in stored:
+                continue
+            model = fit_reward_model(sample(ratings, 100), scorer=scorer).reward  # what is refitted: all defaults
+            of_pair = learning_curve(model, ratings, pair if len(pair) > 1 else [sizes[0], *pair], n_draws=3)
+            stored |= {str(n): of_pair.values[of_pair.sizes.index(n)].tolist() for n in pair}
+            path.write_text(json.dumps(stored) + "\n")
+            memory.save()
+        if not stored:
+            continue
+        known = sorted(map(int, stored))
+        found = LearningCurve("pearson", tuple(known), np.array([stored[str(n)] for n in known]))
+        for size, estimate in zip(found.sizes, found.estimates, strict=True):
+            print(f"{scorer} {size:>6,} {estimate}")
+        (line,) = axis.plot(found.sizes, found.values.mean(1), "o-", label={"mlp": "mlp on sentence embeddings"}.get(scorer, scorer))
+        axis.fill_between(found.sizes, found.values.min(1), found.values.max(1), color=line.get_color(), alpha=0.2, linewidth=0)
+    axis.set(xscale="log", xlabel="training sentences", ylabel="Pearson with the mean rating, test split", xticks=sizes)
+    axis.set_xticklabels([f"{n:,}" for n in sizes], fontsize=8)
+    axis.minorticks_off()
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False)
+    drawn.savefig(folder / "learning-curve.png", dpi=120)
+
+
 def table(rows):
     lines = [
-        "| scorer | loss | training sentences | epochs | Pearson | Spearman | MSE | F1 | fit, s | texts/s |",
+        "| scorer | loss | training sentences | epochs | Pearson | Spearman | MSE | F1 | fit, CPU s | texts/CPU s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
@@ -203,6 +275,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=4.0, help="for a transformer: no epoch begins that would end later")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--stack", nargs="+", metavar="REWARD", help="measure finished rewards, alone and together, and fit nothing")
+    parser.add_argument("--curve", type=Path, metavar="FOLDER", help="draw agreement over the number of training sentences")
+    parser.add_argument("--features", type=Path, metavar="FILE.npz", help="keep sentence embeddings there from run to run")
     parser.add_argument("--out", default="reward_modeling.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -210,11 +284,14 @@ def main():
     if arguments.stack:
         stack(arguments.stack, ratings)
         return
+    if arguments.curve:
+        curve(arguments.curve, ratings, arguments.only, arguments.features)
+        return
     if arguments.train:
         few = sample(ratings, arguments.train)
         ratings = replace(ratings, items=few.split("train").items + ratings.split("validation").items + ratings.split("test").items)
-    data = {"ratings": ratings, "labels": as_labels(ratings), "pairs": as_pairs(ratings)}
-    memories = {"embedding": Remembered(SentenceEmbeddings), "lm": Remembered(HiddenStates)}
+    data = {"ratings": ratings, "labels": as_labels(ratings), "pairs": as_pairs(ratings), "aspects": with_aspects(ratings)}
+    memories = {"embedding": Remembered(SentenceEmbeddings, arguments.features), "lm": Remembered(HiddenStates)}
     path = Path(arguments.out)
     done = json.loads(path.read_text()) if path.exists() else []
     n_train = len(ratings.split("train"))
@@ -226,6 +303,7 @@ def main():
             continue
         done.append(measured(row, data, n_train, arguments.minutes, memories))
         path.write_text(json.dumps(done, indent=1))
+        memories["embedding"].save()
         print(table(done[-1:]).splitlines()[-1], flush=True)
     print(table(done))
 

@@ -260,13 +260,19 @@ class Turns:
     def _wait(self):
         print("ready", file=self.output, flush=True)
         go = bool(sys.stdin.readline())
-        self.steps, self.start = 0, time.perf_counter()
+        self.steps, self.start, self.cpu_start = 0, time.perf_counter(), time.process_time()
         return go
 
     def next(self, logged):
         """Report the iteration that has just ended; return whether there is another."""
         if self.counted:
-            figures = {"seconds": time.perf_counter() - self.start, "steps": self.steps, "peak_mib": peak_mib(), "logged": logged}
+            figures = {
+                "seconds": time.perf_counter() - self.start,
+                "cpu_seconds": time.process_time() - self.cpu_start,
+                "steps": self.steps,
+                "peak_mib": peak_mib(),
+                "logged": logged,
+            }
             print(json.dumps(figures), file=self.output, flush=True)
         self.counted = True
         return self._wait()
@@ -305,14 +311,14 @@ def child(variant, folder, horizon, epochs):
         pass
 
 
-def start_child(*arguments):
-    """Start a single-threaded process of this file."""
+def start_child(*arguments, script=__file__):
+    """Start a single-threaded process of this file, or of another that serves its own variants."""
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"
     }  # fmt: skip
     errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process
     process = subprocess.Popen(
-        [sys.executable, __file__, "--child", *map(str, arguments)],
+        [sys.executable, script, "--child", *map(str, arguments)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment,
     )  # fmt: skip
     process.errors = errors
@@ -328,12 +334,12 @@ def answer(variant, process):
     return line
 
 
-def compare(folder, horizon, variants, rounds, epochs=EPOCHS):
-    """Run `rounds` iterations of each variant in turns; return variant → figures of each iteration, and check that the work was the same."""
+def compare(folder, horizon, variants, rounds, epochs=EPOCHS, script=__file__):
+    """Run `rounds` iterations of each variant in turns; return variant → figures of each iteration."""
     processes, found = {}, {variant: [] for variant in variants}
     try:
         for variant in variants:  # one after the other: loading would disturb
-            processes[variant] = start_child(variant, folder, horizon, epochs)
+            processes[variant] = start_child(variant, folder, horizon, epochs, script=script)
             answer(variant, processes[variant])
         for number in range(rounds):
             for variant in [*variants[number % len(variants) :], *variants[: number % len(variants)]]:
@@ -349,12 +355,15 @@ def compare(folder, horizon, variants, rounds, epochs=EPOCHS):
             process.stdin.close()
             process.stdout.close()
             process.errors.close()
-    expected = ROWS // minibatch_rows(horizon) * epochs
+    return found
+
+
+def check_steps(found, expected):
+    """End unless every iteration took the expected number of optimizer steps: the work would not be the same."""
     for variant, figures in found.items():
         steps = {f["steps"] for f in figures}
         if steps != {expected}:
             raise SystemExit(f"{variant} made {steps} optimizer steps an iteration, the others {expected}: not the same work")
-    return found
 
 
 def span(numbers, digits=0):
@@ -402,6 +411,7 @@ def main():
         from textgym.lm.source import resolve_model
 
         found = compare(resolve_model(options.model), 24, ["textgym", "raw"], options.rounds, epochs=1)
+        check_steps(found, ROWS // minibatch_rows(24))
         print("\n".join(table_rows(Path(options.model).stem, 24, found)[0]))
         return
     horizons = [int(h) for h in options.horizons.split(",")]
@@ -417,6 +427,7 @@ def main():
                 if options.naive and horizon == 48:
                     for variant in ("naive", "naive-lean"):
                         found |= compare(folder, horizon, [variant], 1)
+                check_steps(found, ROWS // minibatch_rows(horizon) * EPOCHS)
                 lines, costs[horizon] = table_rows(name, horizon, found)
                 print("\n".join(lines), flush=True)
         if len(horizons) > 1:

@@ -35,3 +35,8 @@ def test_links_point_at_files(page):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         if not target.startswith("http"):
             assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_pages_of_agents_state_the_defaults():
+    check = subprocess.run([sys.executable, ROOT / "tools" / "agent_settings.py", "--check"], capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stderr

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,9 +25,12 @@ from textgym.mdp import TokenMDP
 from textgym.plugin_manager import installed_plugins
 from textgym.policies.causal_lm_policy import CausalLMPolicy, no_learning
 from textgym.policies.generation import GeneratedText, generate
+from textgym.policies.reference import ReferenceModel
 from textgym.policies.training_state import TrainingState, load_modules, load_training_state, save_modules, save_training_state
 from textgym.rewards.reward import make_reward
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task, find_task_name, make_task
+from textgym.tuned_settings import find_tuned_settings
 
 AGENT_FILE = "agent.json"
 DEFAULT_KL_COEF = 0.1
@@ -60,6 +63,9 @@ class Agent(ABC):
         seed: Of the initial weights, prompts and samples.
         device: "auto", "cpu", "cuda", ...
         dtype: Of the weights.
+        autocast: Dtype to compute in where it is another, "bfloat16" beside weights in float32; "" for none.
+        lora_rank, lora_alpha, lora_targets: Learn low-rank adapters instead of all weights, see `CausalLMPolicy`; rank 0 for none.
+        gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
         n_envs: Episodes run side by side.
         max_new_tokens: Token budget of a text; the task's own by default.
         temperature, top_k: Sampling rule of the policy.
@@ -70,6 +76,8 @@ class Agent(ABC):
     Attributes:
         name: Registered name.
         learns: False for an agent that no token budget improves.
+        search_space: What `textgym tune` tries, setting → `Range` or `Choice`; a subclass declares its own settings, inherits the rest, and
+            takes one out with None. Settings that an agent does not take are ignored.
         writes_with_reward: True for an agent that asks the reward while it writes.
         env: The stable-baselines3 face of the task.
         policy: The policy being improved.
@@ -86,6 +94,7 @@ class Agent(ABC):
     name = ""
     learns = True
     writes_with_reward = False
+    search_space: ClassVar[SearchSpace] = {"learning_rate": Range(5e-5, 3e-3, log=True), "kl_coef": Range(0.02, 0.5, log=True)}
     policy: CausalLMPolicy
 
     def __init__(
@@ -96,6 +105,11 @@ class Agent(ABC):
         seed: int = 0,
         device: str = "auto",
         dtype: str = "float32",
+        autocast: str = "",
+        lora_rank: int = 0,
+        lora_alpha: float | None = None,
+        lora_targets: str | Sequence[str] | None = None,
+        gradient_checkpointing: bool = False,
         n_envs: int = 32,
         max_new_tokens: int | None = None,
         temperature: float = 1.0,
@@ -109,7 +123,17 @@ class Agent(ABC):
         self.reference_model = start if start and has_weights(start) else None
         self.seed = seed
         self.device = get_device(device)
-        self.policy_settings: dict[str, Any] = {"model": self.model, "temperature": temperature, "top_k": top_k, "dtype": dtype}
+        self.policy_settings: dict[str, Any] = {
+            "model": self.model,
+            "temperature": temperature,
+            "top_k": top_k,
+            "dtype": dtype,
+            "autocast": autocast,
+            "lora_rank": lora_rank,
+            "lora_alpha": lora_alpha,
+            "lora_targets": lora_targets,
+            "gradient_checkpointing": gradient_checkpointing,
+        }
         set_random_seed(seed)  # stable-baselines3 draws from the global generators, so every agent does
         self.env = TextVecEnv(
             self.task, n_envs, reward=reward, model=self.model, split=split, max_new_tokens=max_new_tokens, drop_failed=True
@@ -147,7 +171,14 @@ class Agent(ABC):
 
     def make_policy(self) -> CausalLMPolicy:
         """Return a fresh policy on the agent's device, with an optimizer of learning rate 0 (for agents that build their own)."""
-        return CausalLMPolicy(self.env.observation_space, self.env.action_space, no_learning, **self.policy_settings).to(self.device)
+        policy = CausalLMPolicy(self.env.observation_space, self.env.action_space, no_learning, **self.policy_settings).to(self.device)
+        if policy.lm.adapter_base and hasattr(self, "policy"):
+            policy.share_frozen_weights(self.policy)
+        return policy
+
+    def make_reference(self) -> ReferenceModel | None:
+        """Return the frozen reference model, None without one; a policy with adapters is its own."""
+        return None if self.reference_model is None else ReferenceModel(self.reference_model, self.device, adapted=self.policy.lm)
 
     def generate(
         self, prompts: Sequence[str], max_new_tokens: int | None = None, seed: int | None = None, batch_size: int = 64
@@ -222,17 +253,20 @@ class Agent(ABC):
         self.env._reset_seeds()
 
 
-def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | None = None, **settings: Any) -> Agent:
+def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | None = None, tuned: bool = False, **settings: Any) -> Agent:
     """Build a registered agent.
 
     Args:
         name: "ppo", "a2c", "reinforce", "base", or any agent of an installed plugin.
         task: A `Task`, or a task's short or full name.
         task_options: Options of a task given by name.
+        tuned: Take the settings that were tuned for the task where none are given.
         **settings: Arguments of the agent: those of `Agent` (`model`, `reward`, `seed`, ...) and its own hyperparameters.
     """
     factory = installed_plugins().find("agent", name).factory
     _check_settings(name, factory, settings)
+    if tuned:
+        settings = {**tuned_settings(name, task), **settings}
     if task_options and not isinstance(task, str):
         raise InvalidArgumentError(f"options {sorted(task_options)} fit a task given by name, not a Task object")
     agent = factory(make_task(task, **task_options) if isinstance(task, str) and task_options else task, **settings)
@@ -243,6 +277,20 @@ def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | No
     options = {"task_options": dict(task_options)} if task_options else {}
     agent.settings = {"task": task_name, **options, **{k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in settings.items()}}
     return agent
+
+
+def tuned_settings(name: str, task: str | Task) -> dict[str, Any]:
+    """Return the settings that were tuned for an agent on a task; raises if no plugin ships any."""
+    task_name = find_task_name(task) if isinstance(task, str) else task.name
+    found = find_tuned_settings(name, task_name)
+    if found is None:
+        owners = (n.partition("@") for n in installed_plugins().registrations("tuned_setting"))
+        known = [agent for agent, _, place in owners if place == task_name]
+        raise InvalidArgumentError(
+            f"nothing was tuned for agent {name!r} on task {task_name!r} (there are settings for: {', '.join(known) or 'none'}): "
+            f"leave tuned out, or find some with: textgym tune {task_name} --agent {name} --out DIR"
+        )
+    return dict(found.settings)
 
 
 def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **changes: Any) -> Agent:
@@ -305,3 +353,17 @@ def agent_settings(factory: Callable[..., Any]) -> dict[str, Any]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return found
+
+
+def agent_search_space(factory: Callable[..., Any]) -> dict[str, Range | Choice]:
+    """Return what there is to tune of an agent, setting → values: what its class and its base classes declare, of the settings it takes.
+
+    Args:
+        factory: The agent's class, or a function (with an attribute `search_space` of its own if it likes).
+    """
+    classes: tuple[Any, ...] = factory.__mro__ if inspect.isclass(factory) else (factory, *Agent.__mro__)
+    declared: dict[str, Range | Choice | None] = {}
+    for owner in reversed(classes):
+        declared |= vars(owner).get("search_space", {})
+    known = agent_settings(factory)
+    return {name: values for name, values in declared.items() if values is not None and name in known}

@@ -1,4 +1,4 @@
-"""The six hooks of textgym. A plugin implements any of them with `@textgym.hookimpl`."""
+"""The seven hooks of textgym. A plugin implements any of them with `@textgym.hookimpl`."""
 
 from typing import Any
 
@@ -31,6 +31,11 @@ def register_judgements(register: Any) -> None:
 @hookspec
 def register_agents(register: Any) -> None:
     """Add agents: call `register(name, factory)` with a subclass of `textgym.agent.Agent`, or "package.module:Class"."""
+
+
+@hookspec
+def register_tuned_settings(register: Any) -> None:
+    """Add tuned settings: call `register("AGENT@Task-v0", factory)` with a factory returning `TunedSettings`; see `tuned_settings_files`."""
 
 
 @hookspec

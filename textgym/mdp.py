@@ -114,6 +114,7 @@ class TokenMDP:
         self._prompt_length = np.zeros(n_rows, np.int64)
         self._prompt_index = np.full(n_rows, -1, np.int64)
         self._rngs: list[np.random.Generator] = [np.random.default_rng() for _ in range(n_rows)]
+        self._prompt_texts: dict[int, str] = {}
         self._session = reward.session(n_rows, vocabulary, learning=split == "train")
         self.n_steps = self.n_scored = 0
 
@@ -128,10 +129,11 @@ class TokenMDP:
 
     def reset(self, rows: Sequence[int] | NDArray[np.int64], prompt_indices: Sequence[int] | None = None) -> None:
         """Begin a new episode in each of `rows`, with the given prompts or with ones drawn by each row's own generator."""
-        chosen = [int(self._rngs[row].integers(self.n_prompts)) for row in rows] if prompt_indices is None else prompt_indices
+        n = self.n_prompts
+        chosen = [int(self._rngs[row].integers(n)) for row in rows] if prompt_indices is None else prompt_indices
         for row, index in zip(rows, chosen, strict=True):
-            if not isinstance(index, (int, np.integer)) or not 0 <= index < self.n_prompts:
-                raise InvalidArgumentError(f"prompt_index {index!r} is not one of 0..{self.n_prompts - 1} of split {self.split!r}")
+            if not isinstance(index, (int, np.integer)) or not 0 <= index < n:
+                raise InvalidArgumentError(f"prompt_index {index!r} is not one of 0..{n - 1} of split {self.split!r}")
             ids = self.prompt_set.ids[index]
             self._ids[row] = self.vocabulary.pad_id
             self._ids[row, : len(ids)] = ids
@@ -212,11 +214,13 @@ class TokenMDP:
     def _episodes(self, rows: NDArray[np.int64], stopped: NDArray[np.bool_]) -> list[Episode]:
         prompt_ids = [self._ids[r, : self._prompt_length[r]].tolist() for r in rows]
         continuation_ids = [self._ids[r, self._prompt_length[r] : self._length[r]].tolist() for r in rows]
-        prompt_texts = self.vocabulary.decode(prompt_ids)
-        texts = self.vocabulary.decode_continuations(prompt_ids, continuation_ids)
+        indices = self._prompt_index[rows].tolist()
+        self._decode_prompts(indices)
+        prompt_texts = [self._prompt_texts[index] for index in indices]
+        texts = self.vocabulary.decode_continuations(prompt_ids, continuation_ids, prompt_texts)
         episodes = []
-        for i, row in enumerate(rows):
-            prompt = self.prompt_set.prompts[self._prompt_index[row]]
+        for i, index in enumerate(indices):
+            prompt = self.prompt_set.prompts[index]
             reason: FinishReason = "stop" if stopped[i] else "length"
             episodes.append(
                 Episode(
@@ -230,6 +234,11 @@ class TokenMDP:
                 )
             )
         return episodes
+
+    def _decode_prompts(self, indices: Sequence[int]) -> None:
+        """Keep the texts of these prompts as the tokenizer gives them back; once each, for a run ends episodes of the same ones many times."""
+        unknown = [index for index in set(indices) if index not in self._prompt_texts]
+        self._prompt_texts.update(zip(unknown, self.vocabulary.decode([self.prompt_set.ids[i] for i in unknown]), strict=True))
 
     def _says_stop(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which rows' continuations now hold a stop string, looking only at the tail that the newest token can complete."""

@@ -21,7 +21,7 @@ from textgym.errors import InvalidArgumentError, MissingExtraError, PluginWarnin
 
 ENTRY_POINT_GROUP = "textgym"
 OWN_DISTRIBUTION = "textgym"  # its plugins register first, so that a stranger's duplicate is the one reported
-KINDS = ("reward", "task", "model", "agent", "judgement")
+KINDS = ("reward", "task", "model", "agent", "judgement", "tuned_setting")
 HOOKS = frozenset(name for name in vars(hookspecs) if name.startswith("register_"))
 
 
@@ -64,7 +64,7 @@ class Registration:
     """One name that a plugin registered: what kind it is, how to make it, and who registered it.
 
     Attributes:
-        kind: "reward", "task", "model", "agent" or "judgement".
+        kind: "reward", "task", "model", "agent", "judgement" or "tuned_setting".
         name: As registered.
         source: The factory, or where it is: "package.module:name", imported at its first use.
         provenance: Who registered it.
@@ -221,7 +221,7 @@ class PluginManager:
     # --- looking names up ------------------------------------------------------------------------------------------------------
 
     def registrations(self, kind: str) -> Mapping[str, Registration]:
-        """Return everything registered of a kind ("reward", "task", "model", "agent", "judgement"), by name; without the members of families."""
+        """Return everything registered of a kind ("reward", "task", ...), by name; without the members of families."""
         self._load_deferred()
         return self._names[kind]
 

@@ -1,8 +1,8 @@
 """Task: prompts by split, the token budget, and the reward and model used when the user names none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import installed_plugins
@@ -17,6 +17,10 @@ class Prompt:
     text: str
     references: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+Expert: TypeAlias = Callable[[Prompt, str], str]
+"""What the expert would write after a prompt and a continuation so far, from any one that can be written; "" to end there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,8 @@ class Task:
         may_end: Whether EOS may be chosen; False leaves the end to the budget and to stop strings.
         labels: The answers of a classification, without spaces around them; the first reference of every prompt is the right one.
             Training logs and evaluations then have accuracy, precision, recall and F1. Empty for any other task.
+        offline: Registered name, or file, of texts for its prompts with their rewards, which offline agents learn from; "" for none.
+        expert: Who knows what to write next, whatever was written so far; None for nobody. A task with labels has one anyway.
     """
 
     name: str
@@ -50,6 +56,8 @@ class Task:
     perfect_score: float | None = None
     may_end: bool = True
     labels: tuple[str, ...] = ()
+    offline: str = ""
+    expert: Expert | None = None
 
     def __post_init__(self) -> None:
         for split, prompts in self.prompts.items() if self.labels else ():
@@ -74,6 +82,13 @@ class Task:
 def right_label(prompt: Prompt) -> str:
     """Return the right label of a prompt of a task with labels: its first reference without the space before it; "" without references."""
     return prompt.references[0].strip() if prompt.references else ""
+
+
+def expert_of(task: Task) -> Expert | None:
+    """Return the task's expert; for a task with labels without one of its own, who names the right label; else None."""
+    if task.expert is None and task.labels:
+        return lambda prompt, continuation: "" if continuation else f" {right_label(prompt)}"
+    return task.expert
 
 
 def environment_id(task_name: str) -> str:

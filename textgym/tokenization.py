@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.errors import InvalidArgumentError
-from textgym.lm.source import resolve_model
+from textgym.lm.source import base_of, is_adapter_folder, resolve_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +77,20 @@ class Vocabulary:
             return texts
         return [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in sequences]
 
-    def decode_continuations(self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> list[str]:
+    def decode_continuations(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], prompt_texts: Sequence[str] | None = None
+    ) -> list[str]:
         """Return the text each continuation adds to its prompt.
 
         Decoding the continuation alone would lose its leading space with some tokenizers (SentencePiece), so the whole is decoded and
         the prompt's text cut off.
+
+        Args:
+            prompts, continuations: Token ids.
+            prompt_texts: What `decode(prompts)` gives, if it is known already.
         """
         wholes = self.decode([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
-        starts = self.decode(prompts)
+        starts = self.decode(prompts) if prompt_texts is None else prompt_texts
         # A prompt that ends inside a character (byte-level tokens) decodes differently alone; then the continuation speaks for itself.
         return [
             whole[len(start) :] if whole.startswith(start) else self.decode([continuation])[0]
@@ -101,13 +107,14 @@ def load_vocabulary(model: str | os.PathLike[str]) -> Vocabulary:
 def _load_vocabulary(name: str, path: str) -> Vocabulary:
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+    whole = resolve_model(base_of(path)) if is_adapter_folder(path) else path
     try:
-        config: Any = AutoConfig.from_pretrained(path).get_text_config()
+        config: Any = AutoConfig.from_pretrained(whole).get_text_config()
         tokenizer: Any = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidArgumentError(f"model {name!r} has no readable configuration or tokenizer: {' '.join(str(error).split())}") from error
     try:
-        generation: Any = GenerationConfig.from_pretrained(path)
+        generation: Any = GenerationConfig.from_pretrained(whole)
     except OSError:
         generation = GenerationConfig()  # type: ignore[no-untyped-call]
     ends = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []

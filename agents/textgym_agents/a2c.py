@@ -1,10 +1,11 @@
 """Advantage actor-critic: stable-baselines3's A2C, unmodified."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from stable_baselines3 import A2C
 
 from textgym.learning.sb3_agent import SB3Agent
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -17,6 +18,8 @@ class A2CAgent(SB3Agent):
             defaults (n_steps 5, RMSprop, γ 0.99) do not suit texts with one reward at the end.
         **settings: Those of `textgym.learning.sb3_agent.SB3Agent` (`kl_coef`, `kl_target`) and `textgym.agent.Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"n_steps": Choice((6, 12, 24)), "gae_lambda": Range(0.8, 1.0)}
 
     def __init__(
         self,

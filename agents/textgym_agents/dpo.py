@@ -1,7 +1,8 @@
 """DPO: direct preference optimisation on pairs of texts that the reward ranks."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,11 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from textgym.errors import InvalidArgumentError
+from textgym.learning.given_texts import Pair, Rounds, given_pairs
 from textgym.learning.micro_batches import micro_batches
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import GeneratedText, generate
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
 
 Writer = Literal["policy", "start"]
@@ -22,7 +25,8 @@ class DPOAgent(TextAgent):
 
     Of `group_size` texts per prompt the best and the worst by the reward are a pair (chosen c, rejected r); the loss is
     −log σ(β [log π(c)/π_ref(c) − log π(r)/π_ref(r)]), a mean over pairs, where the log-probabilities are those of whole texts. Its optimum is
-    that of the Bradley-Terry reward less β times the KL with π_ref, so `kl_coef` must be left out.
+    that of the Bradley-Terry reward less β times the KL with π_ref, so `kl_coef` must be left out. With `data` the pairs are given ones, dealt
+    out in shuffled rounds of `n_envs` texts (offline DPO); nothing is generated then, and the budget counts the tokens read.
 
     Args:
         task: As for `textgym.make_agent`.
@@ -31,8 +35,17 @@ class DPOAgent(TextAgent):
             it started from (offline DPO on ever fresh pairs).
         group_size: Texts per prompt; `n_envs` must be a multiple of it.
         updates: Optimizer steps on the pairs of an iteration.
+        data: As for `textgym.learning.given_texts.given_pairs`: "offline", what the task ships, a registered set, a file of pairs or ratings;
+            "" writes the pairs, and only then do `writer` and `group_size` matter.
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "kl_coef": None,  # β is the coefficient
+        "beta": Range(0.03, 0.5, log=True),
+        "updates": Range(1, 4),
+        "group_size": Choice((4, 8)),
+    }
 
     def __init__(
         self,
@@ -41,6 +54,7 @@ class DPOAgent(TextAgent):
         writer: Writer = "policy",
         group_size: int = 4,
         updates: int = 2,
+        data: str | os.PathLike[str] = "",
         **settings: Any,
     ) -> None:
         if not beta > 0:
@@ -58,8 +72,18 @@ class DPOAgent(TextAgent):
         self.start = self.make_policy().requires_grad_(False)  # π_ref also where the model has no weights to be named by
         self.start.load_state_dict(self.policy.state_dict())
         self.training_modules["start"] = self.start
+        self._known: tuple[list[GeneratedText], list[NDArray[np.float64]]] = ([], [])
+        self.given: list[Pair] = given_pairs(self.env.mdp, data) if os.fspath(data) else []
+        self._rounds = Rounds(len(self.given))
 
     def iterate(self) -> int:
+        """Take steps on the next given pairs, or on pairs written now."""
+        if not self.given:
+            return self._write_and_learn()
+        pairs = [self.given[i] for i in self._rounds.deal(self.env.num_envs // 2, self.rng)]
+        return self._learn(pairs)
+
+    def _write_and_learn(self) -> int:
         """Write groups of texts, pair best with worst, take steps."""
         mdp = self.env.mdp
         if self.writer == "policy":
@@ -70,14 +94,20 @@ class DPOAgent(TextAgent):
         _, kl = self.penalised_rewards(texts)
         pairs = self.pairs(texts)
         self.log_texts(texts, kl, pairs=float(len(pairs)))
-        figures: dict[str, float] = {}
-        for _ in range(self.updates if pairs else 0):
-            figures = self.optimisation.step(self.losses(pairs), self.progress)
-            self.n_tokens_trained += sum(len(t.action_ids) for pair in pairs for t in pair)
-        self.log_update(figures)
+        self._learn(pairs)
         return sum(len(t.action_ids) for t in texts)
 
-    def pairs(self, texts: Sequence[GeneratedText]) -> list[tuple[GeneratedText, GeneratedText]]:
+    def _learn(self, pairs: Sequence[Pair]) -> int:
+        """Take steps on pairs; return the tokens of one pass."""
+        figures: dict[str, float] = {}
+        read = sum(len(t.action_ids) for pair in pairs for t in pair)
+        for _ in range(self.updates if pairs else 0):
+            figures = self.optimisation.step(self.losses(pairs), self.progress)
+            self.n_tokens_trained += read
+        self.log_update(figures)
+        return read
+
+    def pairs(self, texts: Sequence[GeneratedText]) -> list[Pair]:
         """Return the best and the worst text of each group whose rewards differ."""
         totals = np.array([t.rewards.sum() for t in texts])
         found = []
@@ -87,7 +117,7 @@ class DPOAgent(TextAgent):
                 found.append((texts[start + int(np.nanargmax(group))], texts[start + int(np.nanargmin(group))]))
         return found
 
-    def losses(self, pairs: Sequence[tuple[GeneratedText, GeneratedText]]) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    def losses(self, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, dict[str, float]]]:
         """Yield the parts of the loss; both texts of a pair are in the same pass."""
         texts = [text for pair in pairs for text in pair]
         reference = self._start_log_probs(texts)
@@ -110,9 +140,22 @@ class DPOAgent(TextAgent):
             )
 
     def _start_log_probs(self, texts: Sequence[GeneratedText]) -> list[NDArray[np.float64]]:
-        """Return log π_ref of every token, per text (tokens of it,)."""
-        found: list[NDArray[np.float64]] = []
+        """Return log π_ref of every token, per text (tokens of it,); the steps of an iteration ask for the same texts."""
+        known, found = self._known
+        if len(known) == len(texts) and all(a is b for a, b in zip(known, texts, strict=True)):
+            return found
+        found = []
         for batch in micro_batches(texts, self.batch_size, self.device):
             log_prob = self.start.evaluate_actions(batch.packed, batch.packed.actions)[1].double().cpu().numpy()
             found += np.split(log_prob, np.cumsum([len(texts[i].action_ids) for i in batch.indices])[:-1])
+        self._known = (list(texts), found)
         return found
+
+    def state(self) -> dict[str, Any]:
+        """Return the state with the given pairs still to come in this round."""
+        return {**super().state(), "order": self._rounds.order}
+
+    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` and `arrays` returned."""
+        super().load_state(state, arrays)
+        self._rounds.order = list(state["order"])

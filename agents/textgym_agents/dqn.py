@@ -1,22 +1,21 @@
 """DQN on tokens: Double-Q with a dueling head, a target network and replay."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from textgym.errors import InvalidArgumentError
+from textgym.learning.dueling_q_agent import DuelingQAgent
 from textgym.learning.micro_batches import MicroBatch
-from textgym.learning.q_agent import QAgent
 from textgym.mdp import TokenMDP
-from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import GeneratedText, generate
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
-class DQNAgent(QAgent):
+class DQNAgent(DuelingQAgent):
     """Deep Q-learning (Mnih et al. 2015) with Double-Q (van Hasselt et al. 2016, arXiv:1509.06461) and a dueling Q (Wang et al. 2016).
 
     Q(s, a) = V(s) + β (l(s, a) − max_b l(s, b)) with the value head V and the language model's logits l (arXiv:1511.06581, equation 8). The
@@ -24,11 +23,18 @@ class DQNAgent(QAgent):
     r + γ Q_target(s', argmax_b Q(s', b)), mixed along the text by λ. Texts are written greedily in evaluation. Stable-baselines3's DQN is not
     used: its replay copies the whole prefix twice per token.
 
+    The reward holds `kl_coef` log π_ref(a|s), the KL of a greedy policy (Jaques et al. 2017, arXiv:1611.02796). With `beta` equal to
+    `kl_coef` the first Q is then right wherever the task's reward does not depend on the token, which nearly all of the vocabulary, never
+    tried, can only be presumed to be; without it the greatest error of thousands of tokens is taken for the best token, and the agent ends in
+    repeating one word.
+
     Args:
         task: As for `textgym.make_agent`.
         beta: β, reward units per unit of a logit: the temperature of the exploration.
         **settings: Those of `textgym.learning.q_agent.QAgent` (`path_lambda`, `replay_size`, `updates`, `tau`, ...), `TextAgent`, `Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"beta": Range(0.03, 0.5, log=True)}
 
     def __init__(self, task: str | Task, beta: float = 0.1, **settings: Any) -> None:
         if not beta > 0:
@@ -38,26 +44,21 @@ class DQNAgent(QAgent):
 
     def q_of_tokens(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return max_a Q and the advantage of the chosen token, at most 0, of the policy."""
-        values, logits = self._values_and_logits(self.policy, batch)
-        return values, self._advantage(logits, batch.packed.actions)
+        hidden, logits = self.hidden_and_logits(self.policy, batch)
+        return self.policy.value_head(hidden).squeeze(-1), self._advantage(logits, batch.packed.actions)
 
     def target_values(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return Q_target of the policy's best token, and how much more or less it gives the chosen one."""
-        _, ours = self._values_and_logits(self.policy, batch)
-        values, logits = self._values_and_logits(self.target, batch)
-        best = self._advantage(logits, ours.argmax(-1))
-        return values + best, self._advantage(logits, batch.packed.actions) - best
+        best_token = self.hidden_and_logits(self.policy, batch)[1].argmax(-1)
+        hidden, logits = self.hidden_and_logits(self.target, batch)
+        best = self._advantage(logits, best_token)
+        return self.target.value_head(hidden).squeeze(-1) + best, self._advantage(logits, batch.packed.actions) - best
 
     def write(self, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None) -> list[GeneratedText]:
         """Write greedily, whatever `rng`."""
         del rng
         return generate(self.policy, mdp, prompt_indices, None)
 
-    def _values_and_logits(self, policy: CausalLMPolicy, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        hidden = policy.lm.packed_hidden(batch.packed)
-        logits = policy.rule.apply(policy.lm.logits(hidden), policy.allowed, chosen=batch.packed.actions)
-        return policy._values(hidden), logits
-
     def _advantage(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Return β (l(s, a) − max_b l(s, b)), (T,)."""
-        return self.beta * (logits.gather(-1, tokens[:, None]).squeeze(-1) - torch.amax(logits, -1))
+        return self.beta * (logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.amax(-1))

@@ -1,12 +1,13 @@
 """Expert iteration: write several texts per prompt, imitate the best one (rejection-sampling fine-tuning)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from textgym.errors import InvalidArgumentError
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
 from textgym_agents.behaviour_cloning import negative_log_likelihood
 
@@ -23,6 +24,8 @@ class ExpertIterationAgent(TextAgent):
         updates: Optimizer steps on the experts of an iteration.
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, `kl_coef`, ...) and `textgym.agent.Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"updates": Range(1, 4), "group_size": Choice((4, 8))}
 
     def __init__(self, task: str | Task, group_size: int = 4, updates: int = 2, **settings: Any) -> None:
         super().__init__(task, **settings)

@@ -73,10 +73,12 @@ class GRPOAgent(GroupAgent):
         written: list[GeneratedText] = []
         kept: list[GeneratedText] = []
         scores: list[Floats] = []
+        reference: list[Floats] = []
         kls: list[float] = []
         for _ in range(self.max_draws if self.dynamic_sampling else 1):
             texts = self.write_groups(self.group_size)
-            rewards, kl = self.penalised_rewards(texts)
+            theirs = self.reference_log_probs(texts) if self.reference is not None else None
+            rewards, kl = self.penalised_rewards(texts, theirs)
             if self.kl_in == "loss":
                 rewards = [t.rewards for t in texts]
             totals = np.array([r.sum() for r in rewards]) - self._overlong(texts)
@@ -86,6 +88,7 @@ class GRPOAgent(GroupAgent):
                 group = totals[start : start + self.group_size]
                 if not self.dynamic_sampling or _differ(group):
                     kept += texts[start : start + self.group_size]
+                    reference += [] if theirs is None else theirs[start : start + self.group_size]
                     scores.append(group)
             if len(kept) >= self.env.num_envs:
                 break
@@ -95,7 +98,7 @@ class GRPOAgent(GroupAgent):
         if kept:
             columns = {"old": [t.log_probs for t in kept]}
             if self.kl_in == "loss" and self.kl_coef > 0:
-                columns["reference"] = [a.astype(np.float32) for a in self.reference_log_probs(kept)]
+                columns["reference"] = [a.astype(np.float32) for a in reference[: len(kept)]]
             self.update(kept, self.advantages(np.concatenate(scores)), columns)
         return sum(len(t.action_ids) for t in written)
 

@@ -1,12 +1,13 @@
 """NLPO: PPO whose choices are masked by a lagging copy of the policy."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
 from textgym.errors import InvalidArgumentError
 from textgym.policies.nucleus_masked_policy import NucleusMaskedPolicy
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 from textgym_agents.ppo import PPOAgent
 
@@ -27,6 +28,8 @@ class NLPOAgent(PPOAgent):
 
     policy_class = NucleusMaskedPolicy
     policy: NucleusMaskedPolicy
+
+    search_space: ClassVar[SearchSpace] = {"top_p": Range(0.8, 0.98), "mask_interval": Range(1, 10)}
 
     def __init__(self, task: str | Task, top_p: float = 0.9, mask_interval: int = 5, **settings: Any) -> None:
         if mask_interval < 1:

@@ -1,10 +1,11 @@
 """Proximal policy optimisation: stable-baselines3's PPO, unmodified."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from stable_baselines3 import PPO
 
 from textgym.learning.sb3_agent import SB3Agent
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -17,6 +18,12 @@ class PPOAgent(SB3Agent):
             stable-baselines3's PPO; `batch_size` counts tokens, γ = 1 because the reward comes at the end of a short text.
         **settings: Those of `textgym.learning.sb3_agent.SB3Agent` (`kl_coef`, `kl_target`) and `textgym.agent.Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "n_epochs": Range(1, 4),
+        "batch_size": Choice((128, 256, 384)),
+        "clip_range": Range(0.1, 0.4),
+    }
 
     def __init__(
         self,

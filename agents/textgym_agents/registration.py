@@ -1,8 +1,10 @@
 """The bundled agents by name; each file is imported when its agent is first asked for."""
 
+from pathlib import Path
 from typing import Any
 
 import textgym
+from textgym.tuned_settings import tuned_settings_files
 
 AGENTS = {
     "a2c": "a2c:A2CAgent",
@@ -12,8 +14,10 @@ AGENTS = {
     "grpo": "grpo:GRPOAgent",
     "bc": "behaviour_cloning:BehaviourCloningAgent",
     "best-of-n": "best_of_n:BestOfNAgent",
+    "dagger": "dagger:DAggerAgent",
     "dpo": "dpo:DPOAgent",
     "dqn": "dqn:DQNAgent",
+    "ilql": "ilql:ILQLAgent",
     "llm": "llm:LLMAgent",
     "nlpo": "nlpo:NLPOAgent",
     "oracle": "oracle:OracleAgent",
@@ -22,6 +26,7 @@ AGENTS = {
     "reinforce": "reinforce:ReinforceAgent",
     "rloo": "rloo:RLOOAgent",
     "trpo": "trpo:TRPOAgent",
+    "sac": "sac:SACAgent",
     "soft-q": "soft_q:SoftQAgent",
     "supervised": "supervised:SupervisedAgent",
 }
@@ -32,3 +37,10 @@ def register_agents(register: Any) -> None:
     """Register the agents."""
     for name, place in AGENTS.items():
         register(name, f"textgym_agents.{place}")
+
+
+@textgym.hookimpl
+def register_tuned_settings(register: Any) -> None:
+    """Register the settings that were tuned for them."""
+    for name, file in tuned_settings_files(Path(__file__).parent / "tuned").items():
+        register(name, file)

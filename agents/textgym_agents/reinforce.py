@@ -1,7 +1,7 @@
 """REINFORCE: Monte-Carlo policy gradient with a moving-average, leave-one-out (RLOO) or learned baseline."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from textgym.learning.micro_batches import micro_batches
 from textgym.learning.returns import leave_one_out, returns_to_go, whitened
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Choice, SearchSpace
 from textgym.tasks import Task
 
 Baseline = Literal["none", "moving-average", "leave-one-out", "learned"]
@@ -34,6 +35,8 @@ class ReinforceAgent(TextAgent):
         normalize_advantage: Divide advantages by their standard deviation over the iteration.
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, `kl_coef`, ...) and `textgym.agent.Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"baseline": Choice(BASELINES), "group_size": Choice((2, 4, 8))}
 
     def __init__(
         self,

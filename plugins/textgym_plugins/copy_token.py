@@ -20,6 +20,11 @@ class Copied:
         return [float([e.continuation.strip()] == e.prompt.split()[-1:]) for e in episodes]
 
 
+def last_symbol(prompt: textgym.Prompt, continuation: str) -> str:
+    """Say the prompt's last symbol, and nothing more."""
+    return "" if continuation else f" {prompt.text.split()[-1]}"
+
+
 def copy_token() -> textgym.Task:
     """Say the prompt's last token.
 
@@ -56,7 +61,9 @@ def copy_token() -> textgym.Task:
     """
     prompts = [textgym.Prompt(f"{first} {second}", (f" {second}",)) for first, second in product(SYMBOLS, repeat=2)]
     splits = {"train": prompts, "validation": prompts, "test": prompts}
-    return textgym.Task("CopyToken-v0", splits, "copy-token", 1, "copied", perfect_score=1.0)
+    return textgym.Task(
+        "CopyToken-v0", splits, "copy-token", 1, "copied", perfect_score=1.0, offline="copy-token-offline", expert=last_symbol
+    )
 
 
 def copy_token_model() -> str:

@@ -95,6 +95,7 @@ def review_classification(least_rating: float = 0.5) -> textgym.Task:
         perfect_score=1.0,
         may_end=False,
         labels=LABELS,
+        offline="review-classification-offline",
     )
 
 

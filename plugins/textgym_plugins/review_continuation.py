@@ -62,7 +62,15 @@ def review_continuation(n_words: int = 3) -> textgym.Task:
     """
     if n_words < 1:
         raise textgym.InvalidArgumentError(f"n_words must be at least 1, got {n_words}")
-    return textgym.Task("ReviewContinuation-v0", _review_prompts(n_words), "reviews", 24, "human-rating", "vader")
+    return textgym.Task(
+        "ReviewContinuation-v0",
+        _review_prompts(n_words),
+        "reviews",
+        24,
+        "human-rating",
+        "vader",
+        offline="review-continuation-offline",
+    )
 
 
 @textgym.hookimpl

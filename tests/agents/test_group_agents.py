@@ -121,6 +121,16 @@ def test_rloo_loss_and_gradient_are_trls(reference_folder):
     torch.testing.assert_close(gradient(ours, agent.policy), gradient(expected, agent.policy), atol=1e-5, rtol=1e-4)
 
 
+def test_advantages_by_hand(reference_folder):
+    scores = np.array([1.0, 2.0, 3.0, 6.0, 5.0, 5.0, 5.0, 5.0])  # two groups of four
+    grpo, dr_grpo = (make("grpo", reference_folder, loss_type=loss_type)[0] for loss_type in ("grpo", "dr-grpo"))
+    gaps = np.array([-2.0, -1.0, 0.0, 3.0])
+    np.testing.assert_allclose(dr_grpo.advantages(scores), [*gaps, 0, 0, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(grpo.advantages(scores), [*gaps / (np.sqrt(14 / 3) + 1e-4), 0, 0, 0, 0], atol=1e-12)
+    rloo = make("rloo", reference_folder, normalize_advantage=False)[0]
+    np.testing.assert_allclose(rloo.advantages(scores), [1 - 11 / 3, 2 - 10 / 3, 3 - 9 / 3, 6 - 6 / 3, 0, 0, 0, 0], atol=1e-12)
+
+
 def test_leave_one_out_reinforce_by_hand(reference_folder):
     agent, texts = make("reinforce", reference_folder, baseline="leave-one-out", normalize_advantage=False, kl_coef=0.0)
     totals = np.array([t.rewards.sum() for t in texts]).reshape(-1, GROUP)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import textgym
 
@@ -15,13 +16,17 @@ SETTINGS = {
     "nlpo": {"learning_rate": 3e-3, "n_steps": 8, "batch_size": 128, "n_epochs": 4},
     "trpo": {"learning_rate": 3e-3, "n_steps": 8, "target_kl": 0.05, "cg_max_steps": 4},
     "soft-q": {"learning_rate": 3e-3},
+    "sac": {"learning_rate": 3e-3, "alpha_lr": 0.002},
     "bc": {"learning_rate": 3e-3},
     "expert-iteration": {"learning_rate": 3e-3},
     "dpo": {"learning_rate": 3e-3},
+    "ilql": {"learning_rate": 3e-3, "beta": 8.0},
+    "dagger": {"learning_rate": 3e-3},
     "gail": {"learning_rate": 3e-3, "n_envs": 64, "n_minibatches": 1, "discriminator": {"learning_rate": 3e-3}},
 }
 TOKENS = {
-    "soft-q": 6_000,
+    "soft-q": 4_000,
+    "sac": 4_000,
     "grpo": 8_000,
     "rloo": 10_000,
     "nlpo": 8_000,
@@ -29,6 +34,8 @@ TOKENS = {
     "bc": 2_000,
     "expert-iteration": 4_000,
     "dpo": 6_000,
+    "ilql": 8_000,
+    "dagger": 3_000,
     "gail": 6_000,
 }  # where other than 16,000
 
@@ -47,6 +54,25 @@ def test_copy_token_is_learnt(name):
     agent.learn(budget)
     assert accuracy(agent) >= 0.95
     assert agent.n_tokens >= budget
+
+
+@pytest.mark.slow
+def test_copy_token_is_learnt_by_adapters_alone(tmp_path):
+    base = textgym.make_agent("base", "CopyToken", seed=0, device="cpu")
+    with torch.no_grad():
+        # a frozen output layer must be of a trained one's size to say anything with confidence; the layers before it say something else
+        base.policy.lm.output[0].weight.mul_(12)
+        for name, weight in base.policy.lm.named_parameters():
+            if name.endswith("mlp.c_proj.weight"):
+                weight.normal_(std=1.2)
+    base.save(tmp_path / "base")
+    settings = {"lora_rank": 8, "lora_targets": "all-linear", "learning_rate": 3e-3}
+    agent = textgym.make_agent("reinforce", "CopyToken", model=tmp_path / "base", seed=0, kl_coef=0.0, device="cpu", **settings)
+    before = {name: p.clone() for name, p in agent.policy.lm.named_parameters() if not p.requires_grad}
+    assert accuracy(agent) < 0.5
+    agent.learn(4_000)
+    assert accuracy(agent) >= 0.95
+    assert all(torch.equal(p, before[name]) for name, p in agent.policy.lm.named_parameters() if name in before)
 
 
 @pytest.mark.parametrize("baseline", ["none", "moving-average", "leave-one-out", "learned"])

@@ -1,40 +1,23 @@
 """DQN and soft Q-learning: targets by hand, fixed point at the exact solution, learnt values against dynamic programming."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from textgym_plugins.token_chain import HORIZON, mean_reward
 
 import textgym
-from tests.agents.dynamic_programming import optimal_values, value
+from tests.agents.dynamic_programming import learnt_q, one_token_texts, optimal_values, value
 from textgym.agent import Agent
 from textgym.learning.micro_batches import micro_batches
 from textgym.learning.q_agent import path_targets
-from textgym.policies.generation import GeneratedText
 
 ALPHA = 0.2
 
 
 def make(name, task="TokenChain", **settings):
     return textgym.make_agent(name, task, seed=0, kl_coef=0.0, device="cpu", **settings)
-
-
-def one_token_texts(agent, optimum):
-    """Return a text of one token per (prefix, token), in the order of `optimum`, and the list of these keys."""
-    keys = [(prefix, token) for prefix, q in optimum.items() for token in q]
-
-    def ids(words):
-        return np.array(agent.env.mdp.vocabulary.tokenizer.convert_tokens_to_ids(list(words)), np.int64)
-
-    return [GeneratedText(ids(p), ids([t]), np.zeros(1, np.float32), np.zeros(1), {}) for p, t in keys], keys
-
-
-def learnt_q(agent, optimum):
-    texts, keys = one_token_texts(agent, optimum)
-    (batch,) = micro_batches(texts, 10**6, agent.device, agent.columns(texts))
-    with torch.no_grad():
-        values, advantages = agent.q_of_tokens(batch)
-    return dict(zip(keys, (values + advantages).tolist(), strict=True))
 
 
 def test_path_targets_by_hand():
@@ -62,9 +45,10 @@ def test_the_exact_solution_is_the_fixed_point_for_any_text(alpha, lam):
     assert HORIZON == 3
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
 @pytest.mark.parametrize("name", ["dqn", "soft-q"])
-def test_loss_and_gradient_by_hand(name):
-    agent = make(name, path_lambda=0.7, gamma=0.9, n_envs=8)
+def test_loss_and_gradient_by_hand(name, share):
+    agent = make(name, path_lambda=0.7, gamma=0.9, n_envs=8, value_gradient=share)
     with torch.no_grad():
         for p in [*agent.policy.parameters(), *agent.target.parameters()]:
             p.add_(0.1 * torch.randn_like(p))
@@ -77,7 +61,7 @@ def test_loss_and_gradient_by_hand(name):
     def outputs(policy, ids):  # one pass per prefix, no packing, no rule: softmax over the four allowed tokens
         hidden = policy.lm.model.base_model(input_ids=ids[None]).last_hidden_state[0, -1]
         logits = policy.lm.logits(hidden).masked_fill(~policy.allowed, -torch.inf)
-        return policy.value_head(hidden)[0], logits
+        return policy.value_head(hidden if share else hidden.detach())[0], logits
 
     total = 0.0
     for t in texts:
@@ -112,7 +96,7 @@ def test_soft_q_is_a_softmax_with_v_as_its_log_sum_exp():
     optimum = optimal_values(ALPHA)
     q = learnt_q(agent, optimum)
     texts, keys = one_token_texts(agent, optimum)
-    (batch,) = micro_batches(texts, 10**6, agent.device, agent.columns(texts))
+    (batch,) = micro_batches(texts, 10**6, agent.device)
     values, _ = agent.q_of_tokens(batch)
     for (prefix, _), v in zip(keys, values.tolist(), strict=True):
         assert abs(value({t: q[prefix, t] for t in optimum[prefix]}, ALPHA) - v) < 1e-5
@@ -123,15 +107,44 @@ def test_soft_q_starts_as_the_language_model_and_refuses_two_coefficients():
     base = textgym.make_agent("base", "ReviewContinuation", n_envs=4, device="cpu", max_new_tokens=6)
     assert agent.generate(["The movie", "It"], seed=1) == base.generate(["The movie", "It"], seed=1)
     texts = agent.write_groups()
-    (batch,) = micro_batches(texts, 10**6, agent.device, agent.columns(texts))
+    (batch,) = micro_batches(texts, 10**6, agent.device)
     values, advantages = agent.q_of_tokens(batch)
     assert (values == 0).all()
-    assert advantages.abs().max() < 1e-5
+    assert (advantages - agent.alpha * torch.from_numpy(np.concatenate([t.log_probs for t in texts]))).abs().max() < 1e-5
     with pytest.raises(textgym.InvalidArgumentError, match="alpha is the coefficient of the KL"):
         textgym.make_agent("soft-q", "ReviewContinuation", kl_coef=0.1)
 
 
-@pytest.mark.parametrize("setting", [{"tau": 2.0}, {"path_lambda": -1.0}, {"updates": 0}, {"replay_size": 0}])
+def test_the_reference_model_is_in_the_rewards():
+    """With its log-probabilities in the rewards, the log-ratios of path consistency are left: at first 0, so only the task's reward is news."""
+    agent = textgym.make_agent("soft-q", "ReviewContinuation", n_envs=4, device="cpu", max_new_tokens=6, path_lambda=0.0, seed=0)
+    texts = agent.write_groups()
+    rewards, kl = agent.rewards_to_keep(texts)
+    for t, kept, theirs in zip(texts, rewards, agent.reference_log_probs(texts), strict=True):
+        np.testing.assert_allclose(kept, t.rewards + 0.1 * theirs, rtol=0, atol=1e-6)
+    assert abs(kl) < 1e-5
+    (batch,) = micro_batches(texts, 10**6, agent.device)
+    with torch.no_grad():
+        kept_texts = [replace(t, rewards=r) for t, r in zip(texts, rewards, strict=True)]
+        news = agent.targets(batch, kept_texts, *agent.target_values(batch)) - sum(agent.q_of_tokens(batch))
+    np.testing.assert_allclose(news.numpy(), np.concatenate([t.rewards for t in texts]), rtol=0, atol=1e-5)
+
+
+def test_the_values_own_rate_and_no_gradient_into_a_trained_model():
+    agent = textgym.make_agent("soft-q", "ReviewContinuation", n_envs=4, device="cpu", max_new_tokens=4)
+    assert agent.value_gradient == 0
+    assert make("soft-q").value_gradient == 1  # no weights yet
+    before = agent.policy.value_head.bias.clone()
+    agent.learn(1)
+    lm, head = agent.policy.optimizer.param_groups
+    assert head["lr"] == 10 * lm["lr"] == 10 * agent.optimisation.learning_rate
+    assert {id(p) for p in head["params"]} == {id(p) for p in agent.policy.value_head.parameters()}
+    assert (agent.policy.value_head.bias != before).all()
+    with pytest.raises(textgym.InvalidArgumentError, match="greater than 0, got 0"):
+        make("soft-q", value_lr_scale=0)
+
+
+@pytest.mark.parametrize("setting", [{"value_gradient": 1.5}, {"tau": 2.0}, {"path_lambda": -1.0}, {"updates": 0}, {"replay_size": 0}])
 def test_bad_settings_are_one_line(setting):
     with pytest.raises(textgym.InvalidArgumentError):
         make("dqn", **setting)

@@ -23,16 +23,32 @@ SETTINGS = {
     "trpo": {"n_envs": 4, "n_steps": 10, "batch_size": 20, "cg_max_steps": 2, "line_search_max_iter": 2},
     "dqn": {"n_envs": 4},
     "soft-q": {"n_envs": 4},
+    "sac": {"n_envs": 4, "updates": 2},
     "bc": {"n_envs": 4},
     "expert-iteration": {"n_envs": 4, "group_size": 2},
     "dpo": {"n_envs": 4, "group_size": 2},
+    "ilql": {"n_envs": 4},
+    "dagger": {"n_envs": 4, "max_new_tokens": 3},
     "gail": {"n_envs": 4, "replay_iterations": 3, "share": 0.02, "discriminator": {"penalty": "interpolated", "spectral_norm": True}},
-}
+    "ppo:lora": {"n_envs": 4, "n_steps": 10, "batch_size": 20, "lora_rank": 2, "autocast": "bfloat16"},
+    "dpo:lora": {"n_envs": 4, "group_size": 2, "lora_rank": 2},
+}  # agent, or agent:variant
+TASKS = {"dagger": "TokenChain"}  # where other than ReviewContinuation: it needs an expert
 
 
 def config(agent, tokens=240):
     settings = {"device": "cpu", "max_new_tokens": 8, **SETTINGS[agent]}
-    return TrainConfig("ReviewContinuation", agent, tokens, 0, settings, evaluations=2, validation_prompts=4, test_prompts=4, checkpoints=6)
+    return TrainConfig(
+        TASKS.get(agent, "ReviewContinuation"),
+        agent.partition(":")[0],
+        tokens,
+        0,
+        settings,
+        evaluations=2,
+        validation_prompts=4,
+        test_prompts=4,
+        checkpoints=6,
+    )
 
 
 def outcome(path):

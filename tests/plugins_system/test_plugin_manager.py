@@ -98,10 +98,15 @@ def test_every_kind_has_a_hook_of_its_own() -> None:
         def register_judgements(register: Any) -> None:
             register("e", Loud)
 
+        @staticmethod
+        @textgym.hookimpl
+        def register_tuned_settings(register: Any) -> None:
+            register("f", Loud)
+
     manager = PluginManager()
     manager.register(Everything)
     found = {kind: list(manager.registrations(kind)) for kind in KINDS}
-    assert found == {"reward": ["a"], "task": ["b"], "model": ["c"], "agent": ["d"], "judgement": ["e"]}
+    assert found == {"reward": ["a"], "task": ["b"], "model": ["c"], "agent": ["d"], "judgement": ["e"], "tuned_setting": ["f"]}
 
 
 def test_the_second_of_two_equal_names_is_skipped_with_a_line_naming_both() -> None:

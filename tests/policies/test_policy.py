@@ -8,6 +8,7 @@ import torch
 from sb3_contrib import TRPO, MaskablePPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import DictRolloutBuffer
+from stable_baselines3.common.distributions import kl_divergence
 from stable_baselines3.common.logger import configure
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -170,8 +171,8 @@ def test_every_token_once_and_segments_go_on_across_rollouts(task):
     assert max(sizes) <= 12
 
 
-def test_gradient_equals_stable_baselines3_own_buffer(task):
-    model = make_ppo(task, buffer={"kl_coef": 0.0})
+def both_buffers(model):
+    """Return our buffer and stable-baselines3's own, filled by the same rollout."""
     stock = DictRolloutBuffer(
         model.n_steps, model.observation_space, model.action_space, "cpu", gamma=1.0, gae_lambda=model.gae_lambda, n_envs=model.n_envs
     )
@@ -180,6 +181,12 @@ def test_gradient_equals_stable_baselines3_own_buffer(task):
     ours.add = lambda *a: (add(*a), stock.add(*a))
     ours.compute_returns_and_advantage = lambda *a, **k: (compute(*a, **k), stock.compute_returns_and_advantage(*a, **k))
     collect(model)
+    return ours, stock
+
+
+def test_gradient_equals_stable_baselines3_own_buffer(task):
+    model = make_ppo(task, buffer={"kl_coef": 0.0})
+    ours, stock = both_buffers(model)
     policy = copy.deepcopy(model.policy)
     for p in policy.parameters():
         p.data += 0.01 * torch.randn_like(p)  # so that ratios differ from 1
@@ -196,6 +203,22 @@ def test_gradient_equals_stable_baselines3_own_buffer(task):
     theirs = gradient(next(stock.get(None)))
     assert (mine - theirs).norm() / theirs.norm() < 1e-4
     assert mine.norm() > 0
+
+
+def test_trpo_gradient_and_curvature_equal_those_on_stable_baselines3_own_buffer(task):
+    model = make_ppo(task, TRPO, policy={"attention": "eager", "detach_value": True}, buffer={"kl_coef": 0.0})
+    found = []
+    for buffer in both_buffers(model):
+        data = next(buffer.get(None))
+        old, new = (model.policy.get_distribution(data.observations) for _ in range(2))
+        old.distribution = type(old.distribution)(logits=old.distribution.logits.detach())
+        ratio = torch.exp(new.log_prob(data.actions.long().flatten()) - data.old_log_prob)
+        kl = kl_divergence(new, old).mean()
+        weights, gradient, kl_gradient, _ = model._compute_actor_grad(kl, (data.advantages * ratio).mean())
+        found.append((gradient, model.hessian_vector_product(weights, kl_gradient, gradient)))
+    for mine, theirs in zip(*found, strict=True):
+        assert theirs.norm() > 0
+        assert (mine - theirs).norm() / theirs.norm() < 1e-4
 
 
 def test_packing_several_segments_equals_one_at_a_time(task):

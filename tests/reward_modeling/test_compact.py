@@ -1,5 +1,6 @@
 """The compact scorer: numpy scores what torch learnt, one text alone as among others; words of the teacher's are known without a judgement."""
 
+import itertools
 import json
 
 import numpy as np
@@ -68,13 +69,13 @@ def test_gradients_are_those_of_finite_differences(ratings):
         prepared[entry] = prepared[entry]._replace(
             negated=prepared[entry].negated.astype(np.float64), values=prepared[entry].values.astype(float)
         )
-    nudged = [scorer.linear.weight, scorer.vectors.weight, scorer.negation, scorer.limit, scorer.convolutions[1].weight]
+    nudged = [scorer.gain, scorer.vectors.weight, scorer.negation, scorer.limit, scorer.convolutions[1].weight]
 
     def loss():
-        return (scorer(prepared) ** 2).sum() + scorer.regularisation()
+        return (scorer(prepared) ** 2).sum()
 
     with torch.no_grad():
-        scorer.linear.weight.normal_()
+        scorer.linear.normal_()
     gradients = torch.autograd.grad(loss(), nudged)
     for weights, gradient in zip(nudged, gradients, strict=True):
         place = int(gradient.abs().argmax())
@@ -89,17 +90,16 @@ def test_gradients_are_those_of_finite_differences(ratings):
 
 def test_features_are_counted_once_and_weighted_by_hand():
     index = FeatureIndex.of(["good film", "good good plot", "bad film"], (), 1)
-    read = index.read("good good unheard")
+    read = index.read(["good good unheard"])[0]
     number = index.features["words"].index("good")
     idf = np.log(4 / 3) + 1
     counts = {"good": 2, "film": 2, "plot": 1, "bad": 1}
     damping = 0.1 * sum(n / 3 * (np.log(4 / (1 + n)) + 1) ** 2 for n in counts.values())
     assert list(read.features).count(number) == 1
     assert read.values[list(read.features).index(number)] == pytest.approx(idf / np.sqrt(idf**2 + damping))
-    assert read.words.tolist()[:2] == [index.words.index("good") + 1] * 2
-    assert read.words[2] == UNKNOWN
-    assert index.read("not good").negated.tolist() == [0, 1]
-    assert len(index.read("good " * 1000).words) == LONGEST_TEXT
+    assert read.words.tolist() == [index.words.index("good") + 1, UNKNOWN]  # what is said twice running is read once
+    assert index.read(["not good"])[0].negated.tolist() == [0, 1]
+    assert len(index.read(["good plot " * 1000])[0].words) == LONGEST_TEXT
 
 
 INDEX = FeatureIndex.of(made_up_texts(20, 5), ("extra",), 1)
@@ -108,8 +108,8 @@ INDEX = FeatureIndex.of(made_up_texts(20, 5), ("extra",), 1)
 @settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_can_be_read(text):
-    read = INDEX.read(text)
-    assert len(read.words) == len(read.negated) == max(1, len(tokens(text)[:LONGEST_TEXT]))
+    read = INDEX.read([text])[0]
+    assert len(read.words) == len(read.negated) == max(1, len([token for token, _ in itertools.groupby(tokens(text))][:LONGEST_TEXT]))
     assert len(read.features) == len(read.values) == len(set(read.features.tolist()))
     assert np.isfinite(read.values).all()
     assert np.all(read.features < INDEX.n_features)
@@ -148,3 +148,17 @@ def test_vectors_begin_as_the_larger_models(ratings, tmp_path, monkeypatch):
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(textgym.InvalidArgumentError, match=r"^compact: "):
         Compact(1, **wrong)
+
+
+def test_the_wide_part_judges_training_texts_as_if_it_had_not_seen_them(ratings):
+    torch.manual_seed(0)
+    scorer = Compact(1, **SMALL)
+    items = ratings.split("train").items
+    worths = np.array([[item.rating] for item in items])
+    prepared = scorer.begin([item.text for item in items], worths)
+    seen = scorer.prepare([item.text for item in items])
+    assert all(entry.wide is None for entry in seen)
+    device = torch.device("cpu")
+    apart, fitted = (scorer._wide(entries, device).numpy()[:, 0] for entries in (prepared, seen))
+    error = [np.mean((said - (worths[:, 0] - worths.mean()) / worths.std()) ** 2) for said in (apart, fitted)]
+    assert error[1] < error[0] < 0.8

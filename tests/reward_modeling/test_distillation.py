@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 import textgym
 from textgym.cli.main import cli
-from textgym.reward_modeling.data.invented_texts import invented_texts, recombined_texts
+from textgym.reward_modeling.data.invented_texts import invented_texts, recombined_texts, span_texts
 from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
 from textgym.reward_modeling.data.writing import write_judgements
 from textgym.reward_modeling.fitting.distillation import Distillation, distilled
@@ -44,7 +44,7 @@ def test_a_student_of_few_judgements_gains_from_a_teacher(teacher):
     held_out = [RatedText(id=f"v{i}", text=t, rating=float(worth(t)), split="validation") for i, t in enumerate(made_up_texts(40, 22))]
     judgements = JudgementSet("ratings", (*few, *held_out), low=-4, high=4)
     plain = fit_reward_model(judgements, scorer="tfidf").best["pearson"]
-    distillation = Distillation(teacher=teacher[1], invented=300, sampled_share=0.0)
+    distillation = Distillation(teacher=teacher[1], invented=300, kinds=("recombined",))
     result = fit_reward_model(judgements, scorer="tfidf", settings=FitSettings(distillation=distillation))
     assert result.best["pearson"] > plain + 0.02
     described = result.reward.description["judgements"]
@@ -62,13 +62,28 @@ def test_recombined_texts_join_beginnings_and_ends():
 
 
 def test_invented_texts_are_mixed_as_announced():
-    found = invented_texts(["A fine film.", "dull plot, sadly", "  "], 6, sampled_share=0.5, seed=1)
-    assert len(found) == 6
-    assert all(text.startswith(("A", "dull")) and text.strip() for text in found)
-    assert found == invented_texts(["A fine film.", "dull plot, sadly", "  "], 6, sampled_share=0.5, seed=1)
+    texts, kinds = ["A fine film.", "dull plot, sadly", "  "], ("sampled", "recombined", "spans")
+    found = invented_texts(texts, 7, kinds, seed=1)
+    assert len(found) == 7
+    assert all(text.startswith(("A", "dull")) and text.strip() for text in found[:4])
+    assert all(text in f"{texts[0]} {texts[1]}" and len(text.split()) >= 2 for text in found[4:])
+    assert found == invented_texts(texts, 7, kinds, seed=1)
     assert invented_texts([], 0) == []
     with pytest.raises(textgym.InvalidArgumentError, match="no text to invent"):
         invented_texts([" "], 1)
+    for wrong in ((), ("spans", "dreamt")):
+        with pytest.raises(textgym.InvalidArgumentError, match="kinds must be some of spans, recombined, sampled"):
+            invented_texts(["a b"], 1, wrong)
+
+
+def test_spans_are_runs_of_words_of_every_place():
+    text = " ".join(map(str, range(14)))
+    found = span_texts([text, "one"], 2000, np.random.default_rng(0))
+    assert all(span == "one" or (f" {span} " in f" {text} " and 2 <= len(span.split()) <= 10) for span in found)
+    long = [span.split() for span in found if span != "one"]
+    assert {len(words) for words in long} == set(range(2, 11))
+    assert {words[0] for words in long} >= {"0", "4", "12"}
+    assert {words[-1] for words in long} >= {"1", "13"}
 
 
 @pytest.mark.parametrize(

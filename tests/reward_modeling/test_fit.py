@@ -376,3 +376,35 @@ def test_momentum_and_queue_by_hand():
     slow.push(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
     slow.push(torch.tensor([[3.0, 0.0], [4.0, 0.0]]))
     torch.testing.assert_close(slow.queue[:, 0], torch.tensor([2.0, 3.0, 4.0]))  # the oldest fell out
+
+
+def test_a_step_of_momentum_contrast_by_hand():
+    from torch import nn
+
+    from textgym.reward_modeling.fitting.contrastive import MomentumEncoder, contrastive_loss
+
+    class Table(nn.Module):  # no dropout: the views differ by the weights alone
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+
+        def embed(self, prepared):
+            return self.weight[prepared]
+
+    fast = Table()
+    slow = MomentumEncoder(fast, momentum=0.5, queue_size=3)
+    assert contrastive_loss(fast, [0, 1], slow, 1.0).item() == 0  # no negatives yet
+    torch.testing.assert_close(slow.queue, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    with torch.no_grad():
+        fast.weight[2] = torch.tensor([3.0, 1.0])
+    loss = contrastive_loss(fast, [2], slow, 1.0)
+    query = np.array([3.0, 1.0]) / 10**0.5
+    key = np.array([2.0, 1.0]) / 5**0.5  # the copy went half of the way from (1, 1) to (3, 1)
+    logits = np.array([query @ key, query[0], query[1]])  # the queue as it was before this batch
+    assert loss.item() == pytest.approx(np.log(np.exp(logits).sum()) - logits[0], rel=1e-6)
+    loss.backward()
+    assert slow.copy.weight.grad is None
+    assert fast.weight.grad[2].abs().sum() > 0
+    contrastive_loss(fast, [1], slow, 1.0)
+    expected = torch.tensor([[0.0, 1.0], [*key], [0.0, 1.0]], dtype=torch.float32)  # oldest first; (1, 0) fell out
+    torch.testing.assert_close(slow.queue, expected)

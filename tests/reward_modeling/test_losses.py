@@ -215,14 +215,17 @@ def tied_pair_loss(rng, x, w):
 
 @pytest.mark.parametrize("make", [rating_loss, pair_loss, tied_pair_loss])
 def test_a_known_linear_reward_is_recovered_at_the_rate_of_the_square_root(make):
-    sizes, d, errors = (250, 1000, 4000), 6, []
+    sizes, d, n_seeds = (250, 1000, 4000), 6, 60
     w = np.random.default_rng(1).normal(size=d)
-    for n in sizes:
-        found = []
-        for seed in range(12):
+    squared = np.zeros((len(sizes), n_seeds))
+    for row, n in enumerate(sizes):
+        for seed in range(n_seeds):
             rng = np.random.default_rng([seed, n])
-            found.append(np.sum((fitted(make(rng, rng.normal(size=(n, d)), w), d) - w) ** 2))
-        errors.append(math.sqrt(np.mean(found)))
-    slope = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
-    assert -0.65 < slope < -0.38, (slope, errors)
-    assert errors[-1] < 0.15
+            squared[row, seed] = np.sum((fitted(make(rng, rng.normal(size=(n, d)), w), d) - w) ** 2)
+    again = np.random.default_rng(2).integers(0, n_seeds, (2000, len(sizes), n_seeds))  # a bootstrap over the data sets of each size
+    drawn = np.take_along_axis(np.broadcast_to(squared, again.shape), again, 2)
+    slopes = np.polyfit(np.log(sizes), np.log(np.sqrt(drawn.mean(2))).T, 1)[0]
+    low, high = np.percentile(slopes, [2.5, 97.5])
+    assert low < -0.5 < high, (low, high)
+    assert high - low < 0.15, (low, high)
+    assert math.sqrt(squared[-1].mean()) < 0.15

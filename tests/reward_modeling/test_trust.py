@@ -209,6 +209,24 @@ def test_members_spread_more_off_the_distribution(ensemble: tuple[FittedEnsemble
     assert far.mean() > 1.5 * near.mean()
 
 
+def test_members_that_read_texts_alike_read_them_once(ratings: Any, monkeypatch: Any) -> None:
+    from textgym.reward_modeling.models.fitted_reward import scores_of_models
+    from textgym.reward_modeling.scorers.features import HashedNgrams
+
+    sizes = (64, 64, 32)  # the third reads them its own way
+    options = [FitSettings(seed=seed, epochs=1, scorer={"features": "hashed", "size": size}) for seed, size in enumerate(sizes)]
+    models = [fit_reward_model(ratings, scorer="mlp", settings=one).reward for one in options]
+    models.append(fit_reward_model(ratings, scorer="tfidf").reward)
+    texts = [item.text for item in ratings.items[:20]]
+    alone = [model.score_texts(texts) for model in models]
+    read: list[int] = []
+    plain = HashedNgrams.of
+    monkeypatch.setattr(HashedNgrams, "of", lambda features, given: read.append(features.size) or plain(features, given))
+    np.testing.assert_array_equal(scores_of_models(models, texts), np.stack(alone))
+    assert read == [64, 32]
+    assert scores_of_models(models, []).shape == (4, 0)
+
+
 def test_an_ensemble_is_one_reward_by_its_folder(ensemble: tuple[FittedEnsemble, str]) -> None:
     model, folder = ensemble
     members = model.member_scores(TEXTS)

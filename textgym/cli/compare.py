@@ -20,6 +20,7 @@ from textgym.cli.progress import progress_bar
 @click.option("--tokens", default=20_000, show_default=True, help="Tokens each run generates in learning.")
 @click.option("--budget", default="", metavar="KIND=N", help=BUDGET_HELP)
 @click.option("--test-prompts", default=128, show_default=True, help="Held-out prompts of the final evaluation.")
+@click.option("--tuned", is_flag=True, help="Take the settings that were tuned for the task, where there are any; those given win.")
 @click.option("--workers", type=int, help="Processes side by side; the number of cores by default.")
 @click.option("--out", required=True, help="Directory for runs, results.csv and report.html; an interrupted comparison goes on there.")
 @agent_options
@@ -30,6 +31,7 @@ def compare_command(
     tokens: int,
     budget: str,
     test_prompts: int,
+    tuned: bool,
     workers: int | None,
     out: str,
     task_extra: tuple[str, ...],
@@ -39,14 +41,17 @@ def compare_command(
 
     A setting of one agent alone is given as --set AGENT.NAME=VALUE.
     """
-    from textgym.experiments.compare import CompareConfig, compare
+    from textgym.experiments.compare import CompareConfig, compare, tuned_settings_of_all, with_tuned
     from textgym.experiments.report import write_report
 
     names = tuple(a.strip() for a in agents.split(",") if a.strip())
-    task_options = settings_from(task_extra)
-    config = CompareConfig(
-        task, names, seeds, tokens, settings_from(**options), test_prompts=test_prompts, task_options=task_options, budget=budget
-    )
+    task_options, settings = settings_from(task_extra), settings_from(**options)
+    if tuned:
+        found = tuned_settings_of_all(task, names)
+        settings = with_tuned(settings, found)
+        untuned = [name for name in names if name not in found]
+        click.echo(f"tuned: {', '.join(found) or 'none'}" + (f"; at their defaults: {', '.join(untuned)}" if untuned else ""), err=True)
+    config = CompareConfig(task, names, seeds, tokens, settings, test_prompts=test_prompts, task_options=task_options, budget=budget)
     with progress_bar("comparing", config.spending.unit) as bar:
         comparison = compare(config, out, workers, bar)
     report = Path(out) / "report.html"
@@ -74,7 +79,7 @@ def table(comparison: Any) -> str:
         else:
             cells = [kl, f"{f['perplexity']:.0f}", f"{f['distinct_2']:.2f}", f"{f['length']:.1f}"]
         lines.append([row.agent, str(row.reward), *gains, *cells])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def costs(comparison: Any) -> str:
@@ -85,9 +90,10 @@ def costs(comparison: Any) -> str:
         speed = f"{f['tokens_per_second']:.0f}" if "tokens_per_second" in f and row.agent != "base" else ""
         counts = [f"{f[name]:,.0f}" for name in ("tokens_generated", "tokens_trained", "texts_scored")]
         lines.append([row.agent, *counts, f"{f['seconds']:.1f}", f"{f['peak_memory']:.0f}", speed])
-    return _aligned(lines)
+    return aligned(lines)
 
 
-def _aligned(lines: list[list[str]]) -> str:
+def aligned(lines: list[list[str]]) -> str:
+    """Return cells as a text table whose columns stand below each other."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

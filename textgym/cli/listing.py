@@ -6,7 +6,7 @@ from textgym.errors import InvalidArgumentError, MissingExtraError
 from textgym.plugin_manager import KINDS, Family, Provenance, installed_plugins
 from textgym.tasks import environment_id
 
-TOPICS = ("rewards", "tasks", "agents", "models", "judgements", "plugins")
+TOPICS = ("rewards", "tasks", "agents", "models", "judgements", "tuned-settings", "plugins")
 Row = tuple[str, str, str]
 """Name, summary, origin."""
 
@@ -15,7 +15,7 @@ Row = tuple[str, str, str]
 @click.argument("topic", type=click.Choice(TOPICS), required=False)
 @click.argument("family", required=False)
 def list_command(topic: str | None, family: str | None) -> None:
-    """Show rewards, tasks, agents, models, human judgements and plugins, with the package and version each comes from.
+    """Show rewards, tasks, agents, models, human judgements, tuned settings and plugins, with the package and version each comes from.
 
     A family of names is one line; `textgym list tasks FAMILY` shows its members.
     """
@@ -64,7 +64,7 @@ def _show(rows: list[Row]) -> None:
 
 
 def _kind(topic: str) -> str:
-    return next(kind for kind in KINDS if f"{kind}s" == topic)
+    return next(kind for kind in KINDS if f"{kind}s".replace("_", "-") == topic)
 
 
 def _origin(provenance: Provenance) -> str:

@@ -22,6 +22,7 @@ from textgym.cli.reward_explain import explain_command
 from textgym.cli.reward_fit import fit_command
 from textgym.cli.reward_harden import harden_command
 from textgym.cli.train import train_command
+from textgym.cli.tune import tune_command
 from textgym.errors import PluginWarning, TextgymError
 from textgym.plugin_manager import installed_plugins
 
@@ -39,6 +40,7 @@ for command in (
     doctor_command,
     train_command,
     compare_command,
+    tune_command,
     generate_command,
     reward_group,
     new_reward_command,

@@ -15,7 +15,7 @@ from textgym.cli.progress import progress_bar
 @click.option("--judgements", default="human-ratings", show_default=True, help="Ratings with individual raters: a name or a file.")
 @click.option("--gold-scorer", default="mlp", show_default=True, help="Scorer of the gold model; mlp needs the extra embedding.")
 @click.option("--proxy-scorer", default="lm-linear", show_default=True, help="Scorer of the proxies.")
-@click.option("--sizes", default="30,100", show_default=True, help="Training texts of the proxies.")
+@click.option("--sizes", default="30", show_default=True, help="Training texts of the proxies.")
 @click.option("--seeds", default=3, show_default=True, help="Proxies per size.")
 @click.option("--members", default=4, show_default=True, help="Members of an ensemble.")
 @click.option("--prompts", default=16, show_default=True, help="Prompts of best of n.")

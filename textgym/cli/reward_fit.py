@@ -9,6 +9,7 @@ from textgym.cli.progress import progress_bar
 from textgym.errors import InvalidArgumentError
 
 SCORERS = ("tfidf", "compact", "embedding", "mlp", "lm-linear", "transformer")
+KINDS = ("spans", "recombined", "sampled")
 LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "ordinal", "bradley-terry")
 
 
@@ -47,6 +48,15 @@ LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "or
 @click.option("--teacher", help="Folder of a larger fitted reward model whose scores are learnt from, too.")
 @click.option("--teacher-share", default=0.5, show_default=True, help="Of the teacher's score in a training text's target.")
 @click.option("--invented", default=0, show_default=True, help="Texts made up for the teacher to rate.")
+@click.option(
+    "--invented-kind",
+    "kinds",
+    type=click.Choice(KINDS),
+    multiple=True,
+    default=("spans",),
+    show_default=True,
+    help="Runs of words of training texts; beginnings and ends of two; or what a language model writes. May be repeated: equal shares.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--device", default="cpu", show_default=True, help='"cpu", "cuda", ...')
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
@@ -72,6 +82,7 @@ def fit_command(
     teacher: str | None,
     teacher_share: float,
     invented: int,
+    kinds: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Fit a reward model to DATA: a registered set ("human-ratings"), or a file of ratings, labels or preference pairs.
@@ -99,7 +110,7 @@ def fit_command(
     chosen = FitSettings(
         contrastive=contrastive or "",
         length_debias=length_debias or "",
-        distillation=Distillation(teacher=teacher, share=teacher_share, invented=invented) if teacher else None,
+        distillation=Distillation(teacher=teacher, share=teacher_share, invented=invented, kinds=kinds) if teacher else None,
         scorer=named_values(extra, "--set"),
         loss=named_values(extra_loss, "--set-loss"),
         **settings,

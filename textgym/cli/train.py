@@ -18,6 +18,7 @@ from textgym.errors import InvalidArgumentError
 @click.option("--out", help="Run directory to make.")
 @click.option("--resume", "resumed", metavar="DIR", help="Go on with the interrupted run in DIR.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
+@click.option("--tuned", is_flag=True, help="Take the settings that were tuned for the task; those given win.")
 @agent_options
 def train_command(
     task: str | None,
@@ -28,6 +29,7 @@ def train_command(
     out: str | None,
     resumed: str | None,
     threads: int,
+    tuned: bool,
     task_extra: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -38,15 +40,18 @@ def train_command(
     if (resumed is None) == (task is None or out is None):
         raise InvalidArgumentError("give TASK and --out DIR to start a run, or --resume DIR alone to go on with one")
     set_threads(threads)
+    from textgym.agent import tuned_settings
     from textgym.experiments.train import TrainConfig, resume, train
 
     with progress_bar("training") as bar:
         if resumed is not None:
             result = resume(resumed, lambda done, total: bar(done, total, ""))
         else:
-            config = TrainConfig(
-                str(task), agent, tokens, seed, settings_from(**options), task_options=settings_from(task_extra), budget=budget
-            )
+            settings = settings_from(**options)
+            if tuned:
+                settings = {**tuned_settings(agent, str(task)), **settings}
+                click.echo("settings: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
+            config = TrainConfig(str(task), agent, tokens, seed, settings, task_options=settings_from(task_extra), budget=budget)
             result = train(config, str(out), lambda done, total: bar(done, total, ""))
     first, last = result["curve"][0], result["curve"][-1]
     names = ["reward", *(n for n in ("accuracy", "f1", "gold") if n in last and last[n] == last[n])]

@@ -5,7 +5,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -23,7 +23,8 @@ from textgym.experiments.statistics import Estimate, difference, iqm_interval, m
 from textgym.experiments.train import TrainConfig, resume, train
 from textgym.files import write_text
 from textgym.plugin_manager import installed_plugins
-from textgym.tasks import make_task
+from textgym.tasks import find_task_name, make_task
+from textgym.tuned_settings import find_tuned_settings
 
 CONTROL = "base"
 COSTS = ("tokens_generated", "tokens_trained", "texts_scored", "seconds", "peak_memory", "tokens_per_second")
@@ -97,6 +98,20 @@ class CompareConfig:
             for agent in agents
             for seed in range(self.seeds)
         ]
+
+
+def tuned_settings_of_all(task: str, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the settings that were tuned for a task, by agent; those for whom there are none are left out."""
+    found = {agent: find_tuned_settings(agent, find_task_name(task)) for agent in agents}
+    return {agent: dict(tuned.settings) for agent, tuned in found.items() if tuned is not None}
+
+
+def with_tuned(settings: Mapping[str, Any], tuned: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings of a comparison with tuned ones of single agents; one that is given, for all or for the agent, wins."""
+    return {
+        **{f"{_option_name(agent)}.{n}": v for agent, values in tuned.items() for n, v in values.items() if n not in settings},
+        **settings,
+    }
 
 
 def _option_name(agent: str) -> str:

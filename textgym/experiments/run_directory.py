@@ -16,6 +16,7 @@ from textgym.errors import RunDirectoryError
 from textgym.files import write_text
 
 LOCK_FILE, CONFIG_FILE, METRICS_FILE, RESULT_FILE = "run.lock", "config.json", "metrics.csv", "result.json"
+EVALUATIONS_FILE, FAILURE_FILE = "evaluations.json", "failure.json"
 
 
 class RunDirectory:
@@ -26,6 +27,7 @@ class RunDirectory:
     checkpoints/N/    agent and training state at N tokens (the latest only)
     evaluations.json  learning curve on validation prompts             tensorboard/   everything, times included
     agent/            the final agent                    result.json    evaluation on the held-out test prompts
+    failure.json      why learning stopped, if it stopped with an error; gone when the run is resumed
     ```
 
     Args:

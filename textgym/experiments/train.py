@@ -3,8 +3,8 @@
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,16 +13,16 @@ from typing import Any
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
 from textgym.agent import Agent, load_agent, make_agent
-from textgym.errors import InvalidArgumentError
+from textgym.errors import InvalidArgumentError, RunDirectoryError, TextgymError, one_line
 from textgym.experiments.budget import PATIENCE, Budget, read_budget
 from textgym.experiments.evaluate import evaluate
 from textgym.experiments.memory import peak_memory, reset_peak
-from textgym.experiments.run_directory import CONFIG_FILE, RESULT_FILE, MetricsFile, RunDirectory
-from textgym.policies.reference import ReferenceModel
+from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, RESULT_FILE, MetricsFile, RunDirectory
 
 PACKAGES = ("textgym", "torch", "transformers", "stable-baselines3", "gymnasium", "numpy")
 ENDLESS = 10**15  # tokens
 Progress = Callable[[int, int], None]
+OnEvaluation = Callable[[dict[str, Any]], None]
 
 
 class BudgetSpentError(Exception):
@@ -43,7 +43,7 @@ class TrainConfig:
         settings: Settings of the agent: reward, model, learning_rate, ...
         evaluations: Points of the learning curve (validation prompts); 0 for none.
         validation_prompts: Prompts per point.
-        test_prompts: Prompts of the final evaluation.
+        test_prompts: Prompts of the final evaluation; 0 for none.
         checkpoints: Number of checkpoints over the run.
         tensorboard: Write TensorBoard files too.
         task_options: Options of the task.
@@ -73,13 +73,26 @@ class TrainConfig:
         return read_budget(self.budget) if self.budget else Budget("tokens", self.tokens)
 
 
-def train(config: TrainConfig, out: str | os.PathLike[str], progress: Progress = lambda *_: None) -> dict[str, Any]:
-    """Run a configuration in a new run directory and return its result."""
+def train(
+    config: TrainConfig,
+    out: str | os.PathLike[str],
+    progress: Progress = lambda *_: None,
+    on_evaluation: OnEvaluation = lambda _: None,
+) -> dict[str, Any]:
+    """Run a configuration in a new run directory and return its result.
+
+    Args:
+        config: The run.
+        out: The run directory.
+        progress: Called with (spent, budget) after every iteration.
+        on_evaluation: Called with every new point of the learning curve; what it raises ends the run.
+    """
     agent = _new_agent(config)  # bad names fail before anything is on disk
     directory = RunDirectory(out)
     try:
         directory.write_json(CONFIG_FILE, {**asdict(config), "versions": {p: version(p) for p in PACKAGES}})
-        return _run(config, agent, directory, progress)
+        with _failure_noted(directory):
+            return _run(config, agent, directory, progress, on_evaluation)
     finally:
         directory.close()
 
@@ -98,19 +111,34 @@ def resume(out: str | os.PathLike[str], progress: Progress = lambda *_: None) ->
         config = TrainConfig(**{k: v for k, v in stored.items() if k != "versions"})
         checkpoint = directory.latest_checkpoint()
         agent = _new_agent(config) if checkpoint is None else load_agent(checkpoint)
-        return _run(config, agent, directory, progress)
+        with _failure_noted(directory):
+            return _run(config, agent, directory, progress)
     finally:
         directory.close()
 
 
-def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: Progress) -> dict[str, Any]:
+@contextmanager
+def _failure_noted(directory: RunDirectory) -> Iterator[None]:
+    """Write down the error that stops a run, for whoever looks at it later."""
+    (directory.path / FAILURE_FILE).unlink(missing_ok=True)
+    try:
+        yield
+    except TextgymError as error:
+        with suppress(RunDirectoryError):  # the first error is the one to tell
+            directory.write_json(FAILURE_FILE, {"error": one_line(error)})
+        raise
+
+
+def _run(
+    config: TrainConfig, agent: Agent, directory: RunDirectory, progress: Progress, on_evaluation: OnEvaluation = lambda _: None
+) -> dict[str, Any]:
     """Learn up to the budget, evaluating and checkpointing on the way, then evaluate on the held-out test prompts."""
     outputs: list[KVWriter] = [MetricsFile(directory, up_to=agent.n_tokens)]
     if config.tensorboard:
         outputs.append(TensorBoardOutputFormat(str(directory.path / "tensorboard")))
     agent.set_logger(Logger(str(directory.path), outputs))
-    reference = ReferenceModel(agent.reference_model, agent.device) if agent.reference_model is not None else None
-    curve = [p for p in directory.read_json("evaluations.json") or [] if p["tokens"] <= agent.n_tokens]
+    reference = agent.make_reference()
+    curve = [p for p in directory.read_json(EVALUATIONS_FILE) or [] if p["tokens"] <= agent.n_tokens]
     budget, started, iterations = config.spending, time.monotonic(), 0
     n_checkpoints = _reached(budget.spent(agent), config.checkpoints, budget.amount)
     reset_peak(agent.device)
@@ -118,7 +146,8 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
     def measure() -> None:
         found = evaluate(agent, "validation", config.validation_prompts, config.seed, agent.task.gold, reference)
         curve.append({"tokens": agent.n_tokens, **asdict(agent.costs), "spent": budget.spent(agent), **found.summary()})
-        directory.write_json("evaluations.json", curve)
+        directory.write_json(EVALUATIONS_FILE, curve)
+        on_evaluation(curve[-1])
 
     def after_iteration(_: Agent) -> None:
         nonlocal started, iterations, n_checkpoints
@@ -156,8 +185,7 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
     peak = peak_memory(agent.device)
     agent.logger.close()
     agent.save(directory.path / "agent")
-    final = evaluate(agent, "test", config.test_prompts, config.seed, agent.task.gold, reference)
-    result = {
+    result: dict[str, Any] = {
         "agent": config.agent,
         "seed": config.seed,
         "tokens": agent.n_tokens,
@@ -165,13 +193,13 @@ def _run(config: TrainConfig, agent: Agent, directory: RunDirectory, progress: P
         "seconds": agent.learning_seconds,
         "peak_memory": peak,
         "tokens_per_second": agent.n_tokens / agent.learning_seconds if agent.learning_seconds else None,
-        **final.summary(),
-        "rewards": final.rewards,
-        "golds": final.gold,
-        "correct": final.correct,
-        "texts": [[p, c] for p, c in zip(final.prompts, final.continuations, strict=True)],
-        "curve": curve,
     }
+    if config.test_prompts:
+        final = evaluate(agent, "test", config.test_prompts, config.seed, agent.task.gold, reference)
+        result |= final.summary()
+        result |= {"rewards": final.rewards, "golds": final.gold, "correct": final.correct}
+        result["texts"] = [[p, c] for p, c in zip(final.prompts, final.continuations, strict=True)]
+    result["curve"] = curve
     directory.write_json(RESULT_FILE, result)
     return result
 

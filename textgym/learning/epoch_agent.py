@@ -1,7 +1,7 @@
 """EpochAgent: the loop of agents that take clipped steps on an iteration's texts over a few epochs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from textgym.errors import InvalidArgumentError
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -23,6 +24,8 @@ class EpochAgent(TextAgent):
         clip_range: How far the ratio of new to old probability may move from 1.
         **settings: Those of `TextAgent` and `Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"n_epochs": Range(1, 4), "n_minibatches": Choice((1, 2, 4)), "clip_range": Range(0.1, 0.4)}
 
     def __init__(self, task: str | Task, n_epochs: int = 2, n_minibatches: int = 2, clip_range: float = 0.2, **settings: Any) -> None:
         super().__init__(task, **settings)

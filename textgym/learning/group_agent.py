@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from textgym.errors import InvalidArgumentError
 from textgym.learning.epoch_agent import EpochAgent, step_figures
 from textgym.learning.micro_batches import MicroBatch, micro_batches
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Choice, SearchSpace
 from textgym.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -26,6 +27,8 @@ class GroupAgent(EpochAgent):
         group_size: Texts per prompt; `n_envs` must be a multiple of it.
         **settings: Those of `EpochAgent`, `TextAgent` and `Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"group_size": Choice((4, 8, 16))}
 
     def __init__(self, task: str | Task, group_size: int = 8, **settings: Any) -> None:
         super().__init__(task, **settings)

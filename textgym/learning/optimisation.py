@@ -46,6 +46,16 @@ class Optimisation:
             else torch.optim.AdamW(learning, lr=learning_rate, weight_decay=weight_decay, fused=True)
         )
 
+    def scale_learning_rate(self, parameters: Iterable[nn.Parameter], scale: float) -> None:
+        """Let some parameters learn at `scale` times the learning rate; those that the optimizer does not hold yet are added."""
+        if not scale > 0:
+            raise InvalidArgumentError(f"a learning rate can be scaled by a number greater than 0, got {scale}")
+        chosen = list(parameters)
+        theirs = set(map(id, chosen))
+        for group in self.optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in theirs]
+        self.optimizer.add_param_group({"params": chosen, "lr_scale": float(scale)})
+
     def step(self, losses: Iterable[tuple[Tensor, Mapping[str, float]]], progress: float = 0.0) -> dict[str, float]:
         """Take one optimizer step on the sum of the losses; return the sums of their figures, and the gradient's norm.
 
@@ -54,7 +64,8 @@ class Optimisation:
             progress: Share of the budget that is behind, for the schedule.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * (1.0 - progress if self.schedule == "linear" else 1.0)
+            decay = 1.0 - progress if self.schedule == "linear" else 1.0
+            group["lr"] = self.learning_rate * decay * group.get("lr_scale", 1.0)
         _set_training(self.module, True)
         self.optimizer.zero_grad()
         figures: dict[str, float] = {}

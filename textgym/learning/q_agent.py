@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from textgym.errors import InvalidArgumentError
-from textgym.learning.micro_batches import MicroBatch, micro_batches
+from textgym.learning.micro_batches import MicroBatch
 from textgym.learning.replay import TokenReplay
 from textgym.learning.returns import Floats, generalized_advantages
 from textgym.learning.text_agent import TextAgent
+from textgym.lm.source import has_weights
+from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -22,13 +25,13 @@ def path_targets(rewards: Floats, values: Floats, advantages: Floats, gamma: flo
     """Return the target of Q(s_t, a_t) for every token of one whole text, (T,).
 
     y_t = Q_t + Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γ V_{t+1} − Q_t, Q_t = V_t + A_t, with V = 0 after the end. λ = 0 is the one-step target
-    r_t + γ V_{t+1}; λ = 1 sums the rewards to the end. As δ compares with the optimal values of the same state, not with those of whoever
-    chose the token, its fixed point is the optimum for any λ and for texts of any origin.
+    r_t + γ V_{t+1}; λ = 1 sums the rewards to the end. As δ compares with the values of the same state, not with those of whoever chose the
+    token, its fixed point is the true Q for any λ and for texts of any origin.
 
     Args:
         rewards: (T,) of the text.
         values: (T,) V of the target network before each token.
-        advantages: (T,) its A of each chosen token: α log(π/π_ref) of a soft Q, at most 0 of a hard one.
+        advantages: (T,) its A of each chosen token: α log π of a soft Q, at most 0 of a hard one.
         gamma, lam: γ and λ.
 
     References:
@@ -37,8 +40,22 @@ def path_targets(rewards: Floats, values: Floats, advantages: Floats, gamma: flo
     return values + advantages + generalized_advantages(rewards - advantages, values, gamma, lam)
 
 
+def without_kl_coef(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with `kl_coef` 0, for an agent whose `alpha` is the coefficient of the KL; raises if it was given."""
+    if settings.get("kl_coef"):
+        raise InvalidArgumentError(f"{name}: alpha is the coefficient of the KL; leave kl_coef={settings['kl_coef']} out")
+    return {**settings, "kl_coef": 0.0}
+
+
 class QAgent(TextAgent):
     """Writes texts, keeps them, and regresses Q of replayed tokens on targets of a lagging copy. Subclasses say what Q is.
+
+    The rewards kept are r + `kl_coef` log π_ref(a|s) (KL control; Jaques et al. 2017, arXiv:1611.02796): the tokens' own part of the KL, to
+    which a soft Q adds the entropy, while the KL of a greedy policy is nothing else.
+
+    V is a linear head on the language model, of which the errors are larger than those of the advantages by far (the scale of the reward,
+    against a coefficient times a log-probability). Its gradient would drown theirs in the shared weights - then nothing is learnt about
+    tokens -, so little or none of it reaches them, and the head, left alone, learns at a higher rate.
 
     Args:
         task: As for `Agent`.
@@ -47,8 +64,13 @@ class QAgent(TextAgent):
         replay_size: Tokens kept, prompts included.
         updates: Optimizer steps per iteration, each on as many replayed texts as an iteration writes.
         tau: Share by which the target network moves to the policy after each step; 1 copies it.
+        value_gradient: Share of the values' gradient that reaches the language model, 0 to 1; by default 0, or 1 where that model has no
+            weights yet and has to find out what the reward depends on.
+        value_lr_scale: Learning rate of the value head, in learning rates.
         **settings: Those of `TextAgent` and `Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"path_lambda": Range(0.0, 1.0), "updates": Range(1, 4), "tau": Range(0.02, 1.0, log=True)}
 
     def __init__(
         self,
@@ -56,33 +78,38 @@ class QAgent(TextAgent):
         gamma: float = 1.0,
         path_lambda: float = 0.9,
         replay_size: int = 20_000,
-        updates: int = 2,
+        updates: int = 4,
         tau: float = 0.1,
+        value_gradient: float | None = None,
+        value_lr_scale: float = 10.0,
         **settings: Any,
     ) -> None:
-        for name, share in (("gamma", gamma), ("path_lambda", path_lambda), ("tau", tau)):
+        for name, share in (("gamma", gamma), ("path_lambda", path_lambda), ("tau", tau), ("value_gradient", value_gradient or 0)):
             if not 0 <= share <= 1:
                 raise InvalidArgumentError(f"{name} must be from 0 to 1, got {share}")
         if updates < 1:
             raise InvalidArgumentError(f"updates must be at least 1, got {updates}")
         super().__init__(task, **settings)
         self.gamma, self.path_lambda, self.updates, self.tau = gamma, path_lambda, updates, tau
+        self.value_gradient = float(not has_weights(self.model)) if value_gradient is None else value_gradient
+        heads = [p for name, p in self.policy.named_parameters() if not name.startswith("lm.")]
+        self.optimisation.scale_learning_rate(heads, value_lr_scale)
         self.replay = TokenReplay(replay_size)
         self.target = self.make_policy().requires_grad_(False)
         self.target.load_state_dict(self.policy.state_dict())
         self.training_modules["target"] = self.target
 
     @abstractmethod
-    def q_of_tokens(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return V of the prefixes and A of the chosen tokens, (T,) each, of the policy, with gradients; Q = V + A."""
-
-    @abstractmethod
-    def target_values(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the same of the target network, (T,) each."""
+    def losses(self, texts: Sequence[GeneratedText]) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """Yield the loss of replayed texts, a mean over tokens, in parts with their figures."""
 
     def rewards_to_keep(self, texts: Sequence[GeneratedText]) -> tuple[list[NDArray[np.float64]], float]:
-        """Return per text the rewards to learn from, and the mean KL per token with the reference model."""
-        return self.penalised_rewards(texts)
+        """Return per text (tokens of it,) r + `kl_coef` log π_ref, and the mean KL per token (k1, nats; nan without reference model)."""
+        if self.reference is None:
+            return [t.rewards for t in texts], float("nan")
+        theirs = self.reference_log_probs(texts)
+        kl = float(np.concatenate([t.log_probs - log_probs for t, log_probs in zip(texts, theirs, strict=True)]).mean())
+        return [t.rewards + self.kl_coef * log_probs for t, log_probs in zip(texts, theirs, strict=True)], kl
 
     def iterate(self) -> int:
         """Write texts, keep them, take steps on replayed ones."""
@@ -99,25 +126,16 @@ class QAgent(TextAgent):
         self.log_update(figures)
         return sum(len(t.action_ids) for t in texts)
 
-    def losses(self, texts: Sequence[GeneratedText]) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        """Yield ½ (Q − y)², a mean over tokens, in parts."""
-        n_tokens = sum(len(t.action_ids) for t in texts)
-        for batch in micro_batches(texts, self.batch_size, self.device, self.columns(texts)):
-            targets = self.targets(batch, texts)
-            values, advantages = self.q_of_tokens(batch)
-            q = values + advantages
-            loss = 0.5 * (q - targets).square().sum() / n_tokens
-            yield loss, {"loss": loss.item(), "q_mean": q.sum().item() / n_tokens, "target_mean": targets.sum().item() / n_tokens}
+    # --- pieces of a loss ----------------------------------------------------------------------------------------------------------
 
-    def columns(self, texts: Sequence[GeneratedText]) -> dict[str, list[NDArray[np.float64]]]:
-        """Return further numbers of each token that the values need."""
-        del texts
-        return {}
+    def hidden_and_logits(self, policy: CausalLMPolicy, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the hidden states (T, hidden) for heads of values, and the logits (T, vocab) under the sampling rule, of policy or target."""
+        hidden = policy.lm.packed_hidden(batch.packed)
+        logits = policy.rule.apply(policy.lm.logits(hidden), policy.allowed, chosen=batch.packed.actions)
+        return torch.lerp(hidden.detach(), hidden, self.value_gradient).float(), logits
 
-    def targets(self, batch: MicroBatch, texts: Sequence[GeneratedText]) -> Tensor:
-        """Return the targets, (T,)."""
-        with torch.no_grad():
-            values, advantages = self.target_values(batch)
+    def targets(self, batch: MicroBatch, texts: Sequence[GeneratedText], values: Tensor, advantages: Tensor) -> Tensor:
+        """Return the targets of the chosen tokens' Q, (T,) float32, from V and A of the target network, (T,) each."""
         ends = np.cumsum([len(texts[i].action_ids) for i in batch.indices])[:-1]
         parts = [np.split(numbers.double().cpu().numpy(), ends) for numbers in (values, advantages)]
         found = [

@@ -13,6 +13,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from textgym.agent import Agent, Costs
 from textgym.errors import DivergenceError
+from textgym.learning.first_pass import N_TOKENS, sampling_difference
 from textgym.learning.optimisation import ADVICE
 from textgym.learning.rollout_log import log_rollout
 from textgym.policies.causal_lm_policy import CausalLMPolicy
@@ -67,7 +68,11 @@ class SB3Agent(Agent):
                 **hyperparameters,
             )
         self.policy: CausalLMPolicy = self.algorithm.policy  # type: ignore[assignment]
+        if self.policy.lm.adapter_base:
+            buffer: Any = self.algorithm.rollout_buffer
+            buffer.share_reference(self.policy)
         self._pending: dict[str, float] = {}
+        self.running = np.zeros((2, self.env.num_envs))  # reward and tokens so far of the text in each environment
 
     def learn(self, total_tokens: int) -> "SB3Agent":
         """Run the algorithm's own `learn` for at least `total_tokens` more tokens."""
@@ -106,6 +111,7 @@ class SB3Agent(Agent):
             "n_updates": int(getattr(self.algorithm, "_n_updates", 0)),
             "episode_starts": np.asarray(starts, bool).tolist() if starts is not None else None,
             "kl_coef": buffer.kl.coef,
+            "running": self.running.tolist(),
             "pending": {k: float(v) for k, v in self.logger.name_to_value.items() if isinstance(v, (int, float, np.number))},
         }
 
@@ -119,6 +125,7 @@ class SB3Agent(Agent):
             self.algorithm._last_episode_starts = np.array(state["episode_starts"], bool)
         buffer: Any = self.algorithm.rollout_buffer
         buffer.kl.coef, buffer.n_tokens_trained = state["kl_coef"], state["n_tokens_trained"]
+        self.running[:] = state["running"]
         self._pending = dict(state["pending"])
 
 
@@ -130,20 +137,31 @@ class _IterationCallback(BaseCallback):
         self.agent = agent
         self._iterations = 0
         self._infos: list[dict[str, Any]] = []
+        self._rewards: list[float] = []
+        self._lengths: list[int] = []
 
     def _on_rollout_start(self) -> None:
         if self._iterations:
             self._finish_iteration()
         self._iterations += 1
-        self._infos = []
+        self._infos, self._rewards, self._lengths = [], [], []
 
     def _on_step(self) -> bool:
-        self._infos += [info for info in self.locals["infos"] if "reward_terms" in info]
+        running = self.agent.running
+        running[0] += self.locals["rewards"]
+        running[1] += 1
+        for env in np.flatnonzero(self.locals["dones"]):
+            self._infos.append(self.locals["infos"][env])
+            self._rewards.append(float(running[0, env]))
+            self._lengths.append(int(running[1, env]))
+            running[:, env] = 0
         return True
 
     def _on_rollout_end(self) -> None:
         buffer: Any = self.agent.algorithm.rollout_buffer
-        log_rollout(self.agent, self._infos, buffer.statistics)
+        log_rollout(self.agent, self._infos, self._rewards, self._lengths, buffer.statistics)
+        for name, value in sampling_difference(self.agent.policy, *buffer.head(N_TOKENS)).items():
+            self.agent.logger.record(f"train/{name}", value)
 
     def _on_training_end(self) -> None:
         self._finish_iteration()

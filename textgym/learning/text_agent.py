@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from textgym.agent import Agent
 from textgym.errors import InvalidArgumentError, RewardError
+from textgym.learning.first_pass import N_TOKENS, sampling_difference
+from textgym.learning.micro_batches import micro_batches
 from textgym.learning.optimisation import Optimisation, Schedule
 from textgym.learning.rollout_log import log_rollout
 from textgym.policies.generation import GeneratedText, generate
-from textgym.policies.reference import ReferenceModel
+from textgym.policies.kl import never_negative_kls
 from textgym.tasks import Task
 
 
@@ -51,7 +53,7 @@ class TextAgent(Agent):
         self.kl_coef = self.kl_coefficient(kl_coef)
         self.policy = self.make_policy()
         self.optimisation = Optimisation(self.policy, learning_rate, max_grad_norm, lr_schedule)
-        self.reference = None if self.reference_model is None else ReferenceModel(self.reference_model, self.device)
+        self.reference = self.make_reference()
         self.rng = np.random.default_rng(self.seed)
         self._goal = 0
 
@@ -83,7 +85,10 @@ class TextAgent(Agent):
         if group_size < 1 or mdp.n_rows % group_size:
             raise InvalidArgumentError(f"n_envs={mdp.n_rows} must be a multiple of group_size={group_size}, which must be at least 1")
         prompts = self.rng.integers(mdp.n_prompts, size=mdp.n_rows // group_size)
-        return generate(self.policy, mdp, np.repeat(prompts, group_size).tolist(), self.rng)
+        texts = generate(self.policy, mdp, np.repeat(prompts, group_size).tolist(), self.rng)
+        part = next(micro_batches(texts, N_TOKENS, self.device, {"written": [t.log_probs for t in texts]}))
+        self.log_update(sampling_difference(self.policy, part.packed, part.columns["written"]))
+        return texts
 
     def reference_log_probs(self, texts: Sequence[GeneratedText]) -> list[NDArray[np.float64]]:
         """Return the reference model's log-probability of every token, per text (tokens of it,)."""
@@ -92,13 +97,26 @@ class TextAgent(Agent):
         flat = self.reference.log_probs([(t.prompt_ids, t.action_ids) for t in texts], self.policy.rule, self.env.mdp.allowed_mask)
         return np.split(flat.astype(np.float64), np.cumsum([len(t.action_ids) for t in texts])[:-1])
 
-    def penalised_rewards(self, texts: Sequence[GeneratedText]) -> tuple[list[NDArray[np.float64]], float]:
-        """Return per text (tokens of it,) the rewards less `kl_coef` · log(π/π_ref), and the mean KL per token (k1, nats; nan without model)."""
+    def penalised_rewards(
+        self, texts: Sequence[GeneratedText], reference: Sequence[NDArray[np.float64]] | None = None
+    ) -> tuple[list[NDArray[np.float64]], float]:
+        """Return per text (tokens of it,) the rewards less `kl_coef` · log(π/π_ref), and the mean KL per token (k1, nats; nan without model).
+
+        The KL by the estimators k2 and k3 is recorded as "rollout/kl_k2" and "rollout/kl_k3".
+
+        Args:
+            texts: Of the policy.
+            reference: What `reference_log_probs` returned, where it is needed for more than this.
+        """
         if self.reference is None:
             return [t.rewards for t in texts], float("nan")
-        log_ratios = [t.log_probs - theirs for t, theirs in zip(texts, self.reference_log_probs(texts), strict=True)]
+        reference = self.reference_log_probs(texts) if reference is None else reference
+        log_ratios = [t.log_probs - theirs for t, theirs in zip(texts, reference, strict=True)]
         penalised = [t.rewards - self.kl_coef * ratio for t, ratio in zip(texts, log_ratios, strict=True)]
-        return penalised, float(np.concatenate(log_ratios).mean())
+        flat = np.concatenate(log_ratios)
+        for name, value in never_negative_kls(flat).items():
+            self.logger.record(f"rollout/{name}", value)
+        return penalised, float(flat.mean())
 
     def log_texts(self, texts: Sequence[GeneratedText], kl: float, **figures: float) -> None:
         """Record the texts of an iteration; raises `RewardError` if the reward gave up every one of them."""
@@ -110,7 +128,7 @@ class TextAgent(Agent):
             statistics |= {"kl": kl, "kl_coef": self.kl_coef}
         if (dropped := int((~np.isfinite(totals)).sum())) > 0:
             statistics["dropped"] = float(dropped)
-        log_rollout(self, [t.info for t in texts], statistics)
+        log_rollout(self, [t.info for t in texts], totals.tolist(), [len(t.action_ids) for t in texts], statistics)
 
     def log_update(self, figures: Mapping[str, float]) -> None:
         """Record the figures of an update."""

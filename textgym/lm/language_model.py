@@ -2,16 +2,17 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from textgym.errors import InvalidArgumentError
+from textgym.lm.adapters import LoRA, add_adapters, load_adapters, save_adapters, without_adapters
 from textgym.lm.packing import PackedBatch
 from textgym.lm.row_cache import RowCache
-from textgym.lm.source import has_weights, resolve_model
+from textgym.lm.source import base_of, has_weights, is_adapter_folder, resolve_model
 
 
 class LanguageModel(nn.Module):
@@ -19,16 +20,21 @@ class LanguageModel(nn.Module):
 
     Args:
         model: A Hugging Face causal LM. Its logits must be a plain output layer on the trunk's last hidden state, which is checked.
+        autocast: Compute in this dtype with the weights as they are; None computes in the weights' dtype.
+        adapter_base: Name of the model that its adapters (LoRA) belong to; "" without adapters.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, autocast: torch.dtype | None = None, adapter_base: str = "") -> None:
         super().__init__()
+        self.autocast: torch.dtype | None = None
+        self.adapter_base = adapter_base
         self.model = model
         self.trunk = [model.base_model]  # in lists, so that their parameters are not registered twice
         self.output = [model.get_output_embeddings()]
         # With a pad id, transformers looks for padding in every batch and warns; ours is always masked or to the right of causal attention.
         self._pad_token_id, model.config.pad_token_id = model.config.pad_token_id, None
-        self._check_output_layer()
+        self._check_output_layer()  # in the weights' own precision
+        self.autocast = autocast
 
     @property
     def hidden_size(self) -> int:
@@ -42,13 +48,14 @@ class LanguageModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the weights."""
+        """Dtype that is computed in: of the weights, unless another was given."""
         dtype: torch.dtype = self.output[0].weight.dtype
-        return dtype
+        return self.autocast or dtype
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., vocab) of hidden states (..., hidden)."""
-        logits: Tensor = self.output[0](hidden)
+        with self._precision():
+            logits: Tensor = self.output[0](hidden)
         return logits
 
     def packed_hidden(self, batch: PackedBatch) -> Tensor:
@@ -56,7 +63,8 @@ class LanguageModel(nn.Module):
         options: dict[str, Any] = {}
         if batch.segment_ids is not None:
             options = {"attention_mask": batch.attention_mask(self.dtype), "position_ids": batch.position_ids}
-        hidden = self.trunk[0](input_ids=batch.input_ids, use_cache=False, **options).last_hidden_state
+        with self._precision():
+            hidden = self.trunk[0](input_ids=batch.input_ids, use_cache=False, **options).last_hidden_state
         return hidden[batch.action_rows, batch.action_columns]  # type: ignore[no-any-return]
 
     def last_hidden(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
@@ -68,7 +76,8 @@ class LanguageModel(nn.Module):
         """
         width = int(lengths.max())
         # causal attention never looks right, so right padding needs no mask
-        hidden = self.trunk[0](input_ids=input_ids[:, :width], use_cache=False).last_hidden_state
+        with self._precision():
+            hidden = self.trunk[0](input_ids=input_ids[:, :width], use_cache=False).last_hidden_state
         return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]  # type: ignore[no-any-return]
 
     def prefill(self, cache: RowCache, rows: Tensor, input_ids: Tensor) -> None:
@@ -77,29 +86,47 @@ class LanguageModel(nn.Module):
         cache.write_to(rows, columns, input_ids.shape[1])
         visible = torch.ones(input_ids.shape[1], input_ids.shape[1], dtype=torch.bool, device=input_ids.device).tril()
         mask = self._additive(visible)[None, None].expand(len(input_ids), 1, -1, -1)
-        self.trunk[0](input_ids=input_ids, attention_mask=mask, position_ids=columns, past_key_values=cache, use_cache=True)
+        with self._precision():
+            self.trunk[0](input_ids=input_ids, attention_mask=mask, position_ids=columns, past_key_values=cache, use_cache=True)
 
     def decode(self, cache: RowCache, tokens: Tensor, columns: Tensor, width: int) -> Tensor:
         """Read one token (n,) at the given columns (n,) into every row; return the hidden states (n, hidden)."""
         cache.write_to(None, columns[:, None], width)
         visible = torch.arange(width, device=columns.device) <= columns[:, None]  # (n, width)
-        hidden = self.trunk[0](
-            input_ids=tokens[:, None],
-            attention_mask=self._additive(visible)[:, None, None],
-            position_ids=columns[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        with self._precision():
+            hidden = self.trunk[0](
+                input_ids=tokens[:, None],
+                attention_mask=self._additive(visible)[:, None, None],
+                position_ids=columns[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
         return hidden[:, 0]  # type: ignore[no-any-return]
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write a Hugging Face model folder (safetensors)."""
+        """Write a Hugging Face model folder (safetensors); with adapters, of these alone and where their base is found."""
         self.model.config.pad_token_id = self._pad_token_id
         try:
+            if self.adapter_base:
+                save_adapters(self.model, folder, self.adapter_base)
+                return
             with no_progress_bars():
                 self.model.save_pretrained(folder)
         finally:
             self.model.config.pad_token_id = None
+
+    def base(self) -> AbstractContextManager[None]:
+        """Return a context in which the adapters are switched off."""
+        return without_adapters(self.model) if self.adapter_base else nullcontext()
+
+    def is_based_on(self, model: str | os.PathLike[str]) -> bool:
+        """Say whether the model without its adapters is the given one."""
+        return bool(self.adapter_base) and resolve_model(self.adapter_base) == resolve_model(model)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.output[0].weight.device.type, self.autocast)
 
     def _additive(self, visible: Tensor) -> Tensor:
         zeros = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
@@ -126,7 +153,13 @@ class LanguageModel(nn.Module):
 
 
 def load_language_model(
-    model: str | os.PathLike[str], dtype: str | torch.dtype = "float32", device: str | torch.device = "cpu", attention: str = "sdpa"
+    model: str | os.PathLike[str],
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device = "cpu",
+    attention: str = "sdpa",
+    autocast: str | torch.dtype | None = None,
+    lora: LoRA | None = None,
+    gradient_checkpointing: bool = False,
 ) -> LanguageModel:
     """Load a causal LM by registered name, directory, `.gguf` file or hub id.
 
@@ -138,13 +171,18 @@ def load_language_model(
         dtype: Of the weights: "float32", "bfloat16", ...
         device: Where the weights live.
         attention: Hugging Face's `attn_implementation`; "eager" where second derivatives are needed (TRPO).
+        autocast: Dtype to compute in, "bfloat16", with weights of `dtype` (torch's autocast); None or "" for that of the weights.
+        lora: Train low-rank adapters in place of the weights. A folder of adapters gives its own; without `lora` they are merged.
+        gradient_checkpointing: Compute the activations of a layer again in the backward pass instead of keeping them.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     path = resolve_model(model)
-    torch_dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(torch_dtype, torch.dtype):
-        raise InvalidArgumentError(f"dtype must be one of torch's, like 'float32' or 'bfloat16', got {dtype!r}")
+    base = base_of(path) if is_adapter_folder(path) else os.fspath(model)
+    adapters, path = (path if is_adapter_folder(path) else None), resolve_model(base)
+    torch_dtype = _dtype("dtype", dtype)
+    if lora is not None and not has_weights(path):
+        raise InvalidArgumentError(f"model {os.fspath(model)!r} has no weights yet, and adapters change a trained model: pass lora_rank=0")
     config: Any = AutoConfig.from_pretrained(path)
     for name, value in vars(config).items():
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
@@ -159,7 +197,22 @@ def load_language_model(
     except (OSError, ValueError) as error:
         raise InvalidArgumentError(f"model {os.fspath(model)!r} cannot be loaded: {' '.join(str(error).split())}") from error
     _fuse_gelu(loaded)
-    return LanguageModel(loaded.to(device))
+    if adapters is not None:
+        load_adapters(loaded, adapters, lora)
+    elif lora is not None:
+        add_adapters(loaded, lora)
+    if gradient_checkpointing:
+        # the name that transformers is leaving behind, in versions that know no other
+        enable = getattr(loaded, "activation_checkpointing_enable", None) or loaded.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return LanguageModel(loaded.to(device), _dtype("autocast", autocast) if autocast else None, base if lora is not None else "")
+
+
+def _dtype(name: str, given: str | torch.dtype) -> torch.dtype:
+    found = getattr(torch, given, None) if isinstance(given, str) else given
+    if not isinstance(found, torch.dtype):
+        raise InvalidArgumentError(f"{name} must be one of torch's, like 'float32' or 'bfloat16', got {given!r}")
+    return found
 
 
 def _fuse_gelu(model: nn.Module) -> None:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from textgym.lm.language_model import LanguageModel
@@ -11,11 +13,19 @@ from textgym.lm.row_cache import RowCache
 
 @dataclass
 class _Slot:
-    """The cache of one batch: which tokens each row has read, (n, L), and how many."""
+    """The cache of one batch: which tokens each row has read, (n, L), and how many.
+
+    `resizable` is set when rows were moved: the batch may then be asked for with fewer rows than n, the first ones.
+    """
 
     cache: RowCache
     ids: Tensor
     lengths: Tensor
+    resizable: bool = False
+
+    def takes(self, input_ids: Tensor) -> bool:
+        n, width = self.ids.shape
+        return width == input_ids.shape[1] and (n == len(input_ids) or (self.resizable and n > len(input_ids)))
 
 
 class PrefixCache:
@@ -33,7 +43,8 @@ class PrefixCache:
     def __init__(self, language_model: LanguageModel, n_slots: int = 2) -> None:
         self._lm, self._n_slots = language_model, n_slots
         self._weights = list(language_model.parameters())  # listing them anew costs more than a step of a small model should
-        trained = [p for p in self._weights if p.requires_grad] or self._weights
+        # an adapter's first matrix gets no gradient while its second is still 0
+        trained = [p for n, p in language_model.named_parameters() if p.requires_grad and "lora_A" not in n] or self._weights
         self._probe = min(reversed(trained), key=torch.Tensor.numel)  # of the smallest the last, nearest to the loss: the final norm's
         self._slots: list[_Slot] = []
         self._version, self._probed = -1, self._probe.detach().clone()
@@ -55,8 +66,20 @@ class PrefixCache:
         columns = lengths - 1
         tokens = input_ids.gather(1, columns[:, None]).squeeze(1)
         hidden = self._lm.decode(slot.cache, tokens, columns, int(lengths.max()))
-        slot.ids, slot.lengths = input_ids.clone(), lengths
+        slot.ids[: len(input_ids)], slot.lengths[: len(input_ids)] = input_ids, lengths
         return hidden
+
+    def move_rows(self, sources: NDArray[np.int64], targets: NDArray[np.int64], n_left: int) -> None:
+        """Let rows of the batch that was asked last take the places of others; only the first `n_left` are known from now on."""
+        if not self._slots:
+            return
+        slot = self._slots[-1]
+        device = slot.ids.device
+        taken, given = torch.from_numpy(sources).to(device), torch.from_numpy(targets).to(device)
+        slot.cache.move(taken, given)
+        slot.ids[given], slot.lengths[given] = slot.ids[taken], slot.lengths[taken]
+        slot.ids[n_left:], slot.lengths[n_left:] = -1, 0
+        slot.resizable = True
 
     def _forget_if_weights_moved(self) -> None:
         version = sum(p._version for p in self._weights)
@@ -70,11 +93,11 @@ class PrefixCache:
         """Return the slot that knows most of these prefixes, and which rows it knows, (n,) bool."""
         best, most = None, 0
         for slot in self._slots:
-            if slot.ids.shape == input_ids.shape:
+            if slot.takes(input_ids):
                 # read at least up to the last token, and the same tokens
                 columns = torch.arange(input_ids.shape[1], device=input_ids.device)
-                same = (slot.ids == input_ids) | (columns >= (lengths - 1)[:, None])
-                known = same.all(1) & (slot.lengths >= lengths - 1)
+                same = (slot.ids[: len(input_ids)] == input_ids) | (columns >= (lengths - 1)[:, None])
+                known = same.all(1) & (slot.lengths[: len(input_ids)] >= lengths - 1)
                 count = int(known.sum())
                 if count > most:
                     best, most, best_known = slot, count, known

@@ -27,7 +27,7 @@ class RowCache(Cache):  # transformers' Cache is untyped
         """Say where the next forward pass writes and how far it reads.
 
         Args:
-            rows: (m,) rows of a prefill from column 0, whose queries need no earlier keys; None for a decode step of all rows.
+            rows: (m,) rows of a prefill from column 0, whose queries need no earlier keys; None for a decode step of the first n rows.
             columns: (m, q) or (n, 1) int64, the column of each token.
             width: Columns a decode step attends to.
         """
@@ -47,10 +47,16 @@ class RowCache(Cache):  # transformers' Cache is untyped
             return key_states, value_states
         if self._columns is None:
             raise RuntimeError("write_to must be called before the forward pass")
-        every = torch.arange(self.n_rows, device=keys.device)
+        n = len(key_states)
+        every = torch.arange(n, device=keys.device)
         keys[every, :, self._columns[:, 0]] = key_states[:, :, 0]
         values[every, :, self._columns[:, 0]] = value_states[:, :, 0]
-        return keys[:, :, : self._width], values[:, :, : self._width]
+        return keys[:n, :, : self._width], values[:n, :, : self._width]
+
+    def move(self, sources: Tensor, targets: Tensor) -> None:
+        """Let rows take the places of others."""
+        for kept in (*self._keys, *self._values):
+            kept[targets] = kept[sources]
 
     def widen(self, max_length: int) -> None:
         """Make room for longer texts, keeping what is there."""

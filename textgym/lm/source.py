@@ -1,6 +1,7 @@
 """Model source: the directory (or hub id) in which a named, local, GGUF or hub language model is found."""
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 from textgym.errors import InvalidArgumentError, MissingExtraError, UnknownNameError
 from textgym.plugin_manager import installed_plugins
+
+ADAPTER_CONFIG = "adapter_config.json"  # peft's; a folder that has it holds adapters of another model
+ADAPTER_BASE = "adapter_base.json"  # that model by the name it was given, which, unlike peft's path, is the same on every machine
 
 
 def resolve_model(model: str | os.PathLike[str]) -> str:
@@ -31,7 +35,7 @@ def resolve_model(model: str | os.PathLike[str]) -> str:
         name = os.fspath(plugins.find("model", name).factory())
     path = Path(name)
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not is_adapter_folder(path):
             raise InvalidArgumentError(f"model directory {name!r} holds no config.json; give a folder written by save_pretrained")
         return name
     if path.is_file():
@@ -41,6 +45,19 @@ def resolve_model(model: str | os.PathLike[str]) -> str:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.is_dir():
         return name
     raise UnknownNameError("model", name, plugins.registrations("model"))
+
+
+def is_adapter_folder(path: str | os.PathLike[str]) -> bool:
+    """Say whether a resolved model is a folder of adapters rather than of a whole model."""
+    return (Path(path) / ADAPTER_CONFIG).is_file()
+
+
+def base_of(folder: str | os.PathLike[str]) -> str:
+    """Return the name of the model that a folder's adapters belong to."""
+    path = Path(folder)
+    if (path / ADAPTER_BASE).is_file():
+        return str(json.loads((path / ADAPTER_BASE).read_text())["base"])
+    return str(json.loads((path / ADAPTER_CONFIG).read_text())["base_model_name_or_path"])
 
 
 def has_weights(model: str | os.PathLike[str]) -> bool:

@@ -1,7 +1,7 @@
 """CausalLMPolicy: a causal language model with a value head as a stable-baselines3 policy."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from textgym.envs.token_space import TokenSpace
 from textgym.errors import InvalidArgumentError
 from textgym.files import replaced_folder
+from textgym.lm.adapters import LoRA
 from textgym.lm.language_model import load_language_model
 from textgym.lm.packing import PackedBatch
 from textgym.lm.prefix_cache import PrefixCache
@@ -44,6 +45,10 @@ class CausalLMPolicy(BasePolicy):
         temperature, top_k: The sampling rule.
         dtype: Of the weights: "float32", "bfloat16".
         attention: Hugging Face's `attn_implementation`; TRPO needs "eager".
+        autocast: Dtype to compute in where it is not that of the weights: "bfloat16" beside weights and optimizer in float32; "" for none.
+        lora_rank: Rank of adapters that learn in place of the language model's weights (the value head learns as ever); 0 for none.
+        lora_alpha, lora_targets: See `textgym.lm.adapters.LoRA`.
+        gradient_checkpointing: Keep no activations inside the layers for the backward pass but compute them again: memory for time.
         detach_value: True keeps the value loss out of the language model.
         optimizer_class, optimizer_kwargs: Of the single optimizer over language model and value head.
         use_sde: Must be False (stable-baselines3 passes it).
@@ -62,6 +67,11 @@ class CausalLMPolicy(BasePolicy):
         top_k: int = 0,
         dtype: str = "float32",
         attention: str = "sdpa",
+        autocast: str = "",
+        lora_rank: int = 0,
+        lora_alpha: float | None = None,
+        lora_targets: str | Sequence[str] | None = None,
+        gradient_checkpointing: bool = False,
         detach_value: bool = False,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -79,10 +89,18 @@ class CausalLMPolicy(BasePolicy):
             "top_k": top_k,
             "dtype": dtype,
             "attention": attention,
+            "autocast": autocast,
+            "lora_rank": lora_rank,
+            "lora_alpha": lora_alpha,
+            "lora_targets": lora_targets,
+            "gradient_checkpointing": gradient_checkpointing,
             "detach_value": detach_value,
         }
         self.detach_value = detach_value
-        self.lm = load_language_model(model, dtype, attention=attention)
+        lora = LoRA(lora_rank, lora_alpha, lora_targets) if lora_rank else None
+        self.lm = load_language_model(
+            model, dtype, attention=attention, autocast=autocast, lora=lora, gradient_checkpointing=gradient_checkpointing
+        )
         self.vocabulary = load_vocabulary(model)  # kept: a checkpoint's folder may be gone when this policy is saved again
         if not isinstance(action_space, spaces.Discrete) or self.lm.vocabulary_size != action_space.n:
             raise InvalidArgumentError(
@@ -105,14 +123,15 @@ class CausalLMPolicy(BasePolicy):
 
             self.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
         self.cache = PrefixCache(self.lm)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        learning = [p for p in self.parameters() if p.requires_grad]
+        self.optimizer = self.optimizer_class(learning, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     # --- what stable-baselines3 calls in a rollout ------------------------------------------------------------------------------
 
     def forward(self, obs: dict[str, Tensor], deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Return actions (n,), values (n, 1) and log-probabilities (n,) for a batch of prefixes."""
         hidden = self._cached_hidden(obs)
-        logits = self.rule.apply(self.lm.logits(hidden), self._allowed_after(obs, cached=True))
+        logits = self.rule.apply(self._logits(hidden), self._allowed_after(obs, cached=True))
         actions = self._choose(logits, deterministic)
         return actions, self._values(hidden)[:, None], logits.log_softmax(-1).gather(-1, actions[:, None]).squeeze(-1)
 
@@ -122,7 +141,7 @@ class CausalLMPolicy(BasePolicy):
         return self._values(hidden)[:, None]
 
     def _predict(self, observation: dict[str, Tensor], deterministic: bool = False) -> Tensor:  # type: ignore[override]
-        logits = self.rule.apply(self.lm.logits(self._cached_hidden(observation)), self._allowed_after(observation, cached=True))
+        logits = self.rule.apply(self._logits(self._cached_hidden(observation)), self._allowed_after(observation, cached=True))
         return self._choose(logits, deterministic)
 
     def set_training_mode(self, mode: bool) -> None:
@@ -135,6 +154,10 @@ class CausalLMPolicy(BasePolicy):
         """Forget every prefix that was read."""
         self.cache.clear()
 
+    def move_cached_rows(self, sources: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], n_left: int) -> None:
+        """Say that rows of the running batch take the places of others, and that it has only the first `n_left` from now on (and may grow again)."""
+        self.cache.move_rows(sources, targets, n_left)
+
     # --- what it calls in an update ----------------------------------------------------------------------------------------------
 
     def evaluate_actions(self, obs: dict[str, Tensor] | PackedBatch, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,14 +169,14 @@ class CausalLMPolicy(BasePolicy):
         """
         hidden = self._hidden(obs)
         allowed = self._allowed_after(obs, cached=False, chosen=actions)
-        log_prob, entropy = log_prob_and_entropy(self.rule.apply(self.lm.logits(hidden), allowed, chosen=actions), actions)
+        log_prob, entropy = log_prob_and_entropy(self.rule.apply(self._logits(hidden), allowed, chosen=actions), actions)
         return self._values(hidden), log_prob, entropy
 
     def get_distribution(self, obs: dict[str, Tensor] | PackedBatch) -> Any:
         """Return stable-baselines3's categorical distribution over the next tokens (TRPO differentiates it twice)."""
         from stable_baselines3.common.distributions import CategoricalDistribution
 
-        logits = self.rule.apply(self.lm.logits(self._hidden(obs)), self._allowed_after(obs, cached=False))
+        logits = self.rule.apply(self._logits(self._hidden(obs)), self._allowed_after(obs, cached=False))
         return CategoricalDistribution(self.lm.vocabulary_size).proba_distribution(logits)
 
     # --- text ------------------------------------------------------------------------------------------------------------------
@@ -169,7 +192,7 @@ class CausalLMPolicy(BasePolicy):
             uniform: (n,) numbers in [0, 1) to draw with; None for the most probable tokens.
         """
         tensors = {key: torch.as_tensor(value, device=self.device) for key, value in obs.items()}
-        logits = self.rule.apply(self.lm.logits(self._cached_hidden(tensors)), self._allowed_after(tensors, cached=True))
+        logits = self.rule.apply(self._logits(self._cached_hidden(tensors)), self._allowed_after(tensors, cached=True))
         drawn = logits.argmax(-1) if uniform is None else sample(logits, torch.as_tensor(uniform, dtype=torch.float32, device=self.device))
         log_probs = logits.log_softmax(-1).gather(-1, drawn[:, None]).squeeze(-1)
         return drawn.cpu().numpy(), log_probs.cpu().numpy()
@@ -182,6 +205,14 @@ class CausalLMPolicy(BasePolicy):
             self.lm.save_pretrained(aside)
             self.vocabulary.tokenizer.save_pretrained(aside)
             save_file({k: v.contiguous().cpu() for k, v in self.value_head.state_dict().items()}, aside / VALUE_HEAD_FILE)
+
+    @torch.no_grad()
+    def share_frozen_weights(self, other: "CausalLMPolicy") -> None:
+        """Hold the frozen weights of `other`, which has the same base model and adapters of its own, instead of a second copy of them."""
+        theirs = dict(other.lm.named_parameters())
+        for name, parameter in self.lm.named_parameters():
+            if not parameter.requires_grad:
+                parameter.data = theirs[name].data
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
@@ -213,6 +244,10 @@ class CausalLMPolicy(BasePolicy):
         """
         del obs, cached, chosen
         return self.allowed
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits, (n, vocab), that the sampling rule is applied to; subclasses may shift those of the language model."""
+        return self.lm.logits(hidden)
 
     def _values(self, hidden: Tensor) -> Tensor:
         hidden = hidden.detach() if self.detach_value else hidden

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.errors import InvalidArgumentError
 from textgym.mdp import TokenMDP
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 
@@ -35,10 +36,10 @@ class GeneratedText:
 def generate(
     policy: CausalLMPolicy, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None = None
 ) -> list[GeneratedText]:
-    """Write one text for each prompt.
+    """Write one text for each prompt, by continuous batching: a row whose text has ended is left out of the passes, and given to the next prompt.
 
     The random numbers of a text depend on `rng` and its place in `prompt_indices` alone, so that two policies given equal generators
-    are compared on common random numbers, whatever the number of rows.
+    are compared on common random numbers, whatever the number of rows. Other rows beside it change a text's logits by rounding only.
 
     Args:
         policy: Writes.
@@ -48,17 +49,12 @@ def generate(
     """
     policy.set_training_mode(False)
     uniform = None if rng is None else rng.random((len(prompt_indices), mdp.max_new_tokens), dtype=np.float32)
-    texts: list[GeneratedText] = []
-    for start in range(0, len(prompt_indices), mdp.n_rows):
-        part = list(prompt_indices[start : start + mdp.n_rows])
-        drawn = None if uniform is None else uniform[start : start + len(part)]
 
-        def choose(step: int, drawn: NDArray[np.float32] | None = drawn, n: int = len(part)) -> Choice:
-            # rows that ended stay in the batch: the cache keeps its shape, and their tokens are ignored
-            obs = {key: values[:n] for key, values in mdp.observe().items()}
-            return policy.sample(obs, None if drawn is None else drawn[:, step])
+    def choose(rows: NDArray[np.int64], texts: NDArray[np.int64], steps: NDArray[np.int64]) -> Choice:
+        obs = {key: values[rows] for key, values in mdp.observe().items()}
+        return policy.sample(obs, None if uniform is None else uniform[texts, steps])
 
-        texts += write_rows(mdp, part, choose)
+    texts = _write(mdp, prompt_indices, choose, policy.move_cached_rows)
     policy.clear_cache()  # frees memory, and what follows does not depend on what was written here, to the last bit
     return texts
 
@@ -97,24 +93,71 @@ def replay(mdp: TokenMDP, prompt_indices: Sequence[int], continuations: Sequence
 
 def write_rows(mdp: TokenMDP, prompts: list[int], choose: Callable[[int], Choice]) -> list[GeneratedText]:
     """Write one text per prompt, side by side; `choose(step)` returns tokens and log-probabilities, (len(prompts),) each."""
-    rows = np.arange(len(prompts))
-    mdp.reset(rows, prompts)
-    prompt_ids = [np.array(mdp.prompt_set.ids[i], np.int64) for i in prompts]
-    actions = np.zeros((mdp.max_new_tokens, mdp.n_rows), np.int64)
-    log_probs = np.zeros((mdp.max_new_tokens, len(prompts)), np.float32)
-    rewards = np.zeros((mdp.max_new_tokens, len(prompts)))
-    lengths = np.zeros(len(prompts), np.int64)
+
+    def choose_together(rows: NDArray[np.int64], texts: NDArray[np.int64], steps: NDArray[np.int64]) -> Choice:
+        del rows
+        tokens, log_probs = choose(int(steps[0]))
+        return tokens[texts], log_probs[texts]
+
+    if len(prompts) > mdp.n_rows:
+        raise InvalidArgumentError(f"{len(prompts)} texts do not go side by side into {mdp.n_rows} rows")
+    return _write(mdp, prompts, choose_together, lambda *_: None)
+
+
+def _write(
+    mdp: TokenMDP,
+    prompts: Sequence[int],
+    choose: Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], Choice],
+    move: Callable[[NDArray[np.int64], NDArray[np.int64], int], None],
+) -> list[GeneratedText]:
+    """Write one text per prompt.
+
+    Args:
+        mdp: Its rows are the batch.
+        prompts: Which prompts, in order.
+        choose: From the rows that run, the text in each and its length so far, (m,) each, to their tokens and log-probabilities.
+        move: Told when texts have ended, and the rows behind them close up: (from, to, how many are left).
+    """
+    n = len(prompts)
+    actions = np.zeros((n, mdp.max_new_tokens), np.int64)
+    log_probs = np.zeros((n, mdp.max_new_tokens), np.float32)
+    rewards = np.zeros((n, mdp.max_new_tokens))
+    lengths = np.zeros(n, np.int64)
     infos: dict[int, dict[str, Any]] = {}
-    for step in range(mdp.max_new_tokens):
-        live = np.flatnonzero(lengths == 0)
-        if not live.size:
-            break
-        actions[step, : len(prompts)], log_probs[step] = choose(step)
-        transition = mdp.step(actions[step], live)
-        rewards[step] = transition.rewards[: len(prompts)]
-        infos.update(transition.infos)
-        lengths[transition.terminated[: len(prompts)]] = step + 1
+    text_in = np.zeros(mdp.n_rows, np.int64)  # row → the text in it
+    live = np.zeros(0, np.int64)  # the rows that run, as they lie in the policy's cache
+    begun = 0
+    while len(infos) < n:
+        free = np.setdiff1d(np.arange(mdp.n_rows), live)
+        # reading a prompt costs a pass, so rows are filled a quarter of the batch at a time
+        if begun < n and (not live.size or free.size >= max(1, mdp.n_rows // 4)):
+            rows = free[: n - begun]
+            text_in[rows] = np.arange(begun, begun + len(rows))
+            mdp.reset(rows, [prompts[i] for i in text_in[rows]])
+            begun += len(rows)
+            live = np.append(live, rows)
+        texts = text_in[live]
+        steps = lengths[texts]
+        tokens = np.zeros(mdp.n_rows, np.int64)
+        tokens[live], log_probs[texts, steps] = choose(live, texts, steps)
+        transition = mdp.step(tokens, live)
+        actions[texts, steps], rewards[texts, steps] = tokens[live], transition.rewards[live]
+        lengths[texts] += 1
+        ended = transition.terminated[live]
+        if ended.any():
+            infos.update({int(text_in[row]): transition.infos[row] for row in live[ended].tolist()})
+            left = int((~ended).sum())
+            holes, behind = np.flatnonzero(ended[:left]), left + np.flatnonzero(~ended[left:])
+            live[holes] = live[behind]
+            live = live[:left]
+            move(behind, holes, left)
     return [
-        GeneratedText(prompt_ids[i], actions[: lengths[i], i].copy(), log_probs[: lengths[i], i], rewards[: lengths[i], i], infos[i])
-        for i in range(len(prompts))
+        GeneratedText(
+            np.array(mdp.prompt_set.ids[prompts[i]], np.int64),
+            actions[i, : lengths[i]].copy(),
+            log_probs[i, : lengths[i]].copy(),
+            rewards[i, : lengths[i]].copy(),
+            infos[i],
+        )
+        for i in range(n)
     ]

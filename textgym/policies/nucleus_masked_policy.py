@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +49,11 @@ class NucleusMaskedPolicy(CausalLMPolicy):
         """Forget every prefix that was read."""
         super().clear_cache()
         self.mask_cache.clear()
+
+    def move_cached_rows(self, sources: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], n_left: int) -> None:
+        """Move rows in both caches."""
+        super().move_cached_rows(sources, targets, n_left)
+        self.mask_cache.move_rows(sources, targets, n_left)
 
     @torch.no_grad()
     def _allowed_after(self, obs: dict[str, Tensor] | PackedBatch, cached: bool, chosen: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textgym.lm.language_model import load_language_model
+from textgym.lm.language_model import LanguageModel, load_language_model
 from textgym.lm.packing import pack
 from textgym.lm.token_distribution import SamplingRule, log_prob_and_entropy
 
@@ -21,10 +21,19 @@ class ReferenceModel:
         model: Name, directory, `.gguf` file or hub id.
         device: Where it runs.
         dtype: Of its weights.
+        adapted: A language model that learns by adapters; if it is based on `model`, it is asked with its adapters off, and no second copy is
+            loaded.
     """
 
-    def __init__(self, model: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: str = "float32") -> None:
-        self.lm = load_language_model(model, dtype, device).eval().requires_grad_(False)
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        device: str | torch.device = "cpu",
+        dtype: str = "float32",
+        adapted: LanguageModel | None = None,
+    ) -> None:
+        shared = adapted is not None and adapted.is_based_on(model)
+        self.lm = adapted if shared and adapted is not None else load_language_model(model, dtype, device).eval().requires_grad_(False)
         self.device = torch.device(device)
 
     @torch.no_grad()
@@ -50,7 +59,8 @@ class ReferenceModel:
                 tokens += len(segments[stop][1])
                 stop += 1
             batch = pack(segments[start:stop]).to(self.device)
-            logits = rule.apply(self.lm.logits(self.lm.packed_hidden(batch)), allowed_mask, chosen=batch.actions)
+            with self.lm.base():
+                logits = rule.apply(self.lm.logits(self.lm.packed_hidden(batch)), allowed_mask, chosen=batch.actions)
             found.append(log_prob_and_entropy(logits, batch.actions)[0].cpu().numpy())
             start = stop
         return np.concatenate(found) if found else np.zeros(0, np.float32)

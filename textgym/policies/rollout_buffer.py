@@ -14,9 +14,11 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from textgym.envs.token_space import TokenSpace
 from textgym.errors import InvalidArgumentError, RewardError
-from textgym.lm.packing import pack
+from textgym.lm.packing import PackedBatch, pack
+from textgym.lm.source import resolve_model
 from textgym.lm.token_distribution import SamplingRule
-from textgym.policies.kl import KLController
+from textgym.policies.causal_lm_policy import CausalLMPolicy
+from textgym.policies.kl import KLController, never_negative_kls
 from textgym.policies.reference import ReferenceModel
 
 
@@ -42,14 +44,15 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         buffer_size: Steps per environment.
         observation_space, action_space, device, gae_lambda, gamma, n_envs: As in stable-baselines3.
         kl_coef: Coefficient of the KL penalty, in reward units per nat; 0 for none.
-        reference_model: The frozen model of the penalty: name, directory, `.gguf` file or hub id. The KL is measured whenever it is given.
+        reference_model: The frozen model of the penalty: name, directory, `.gguf` file or hub id. The KL is measured whenever it is given. It
+            is loaded when it is first asked; see also `share_reference`.
         kl_target: Steer `kl_coef` towards this KL per token (nats); None keeps it fixed.
         kl_horizon: See `KLController`.
         reference_dtype: Dtype of the reference model's weights.
 
     Attributes:
         statistics: Figures of the last rollout: "kl" (mean over tokens of log π − log π_ref, nats: the estimator k1 of Schulman's note
-            http://joschu.net/blog/kl-approx.html), "kl_coef", "task_reward" (mean per step, without the penalty), "dropped" (episodes whose
+            http://joschu.net/blog/kl-approx.html), "kl_k2" and "kl_k3" (the same by his other estimators, which are never negative), "kl_coef", "task_reward" (mean per step, without the penalty), "dropped" (episodes whose
             reward is nan because it could not be found: they are left out of learning).
         n_tokens_trained: Tokens given back in minibatches so far, every epoch counted.
 
@@ -81,8 +84,23 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         self.n_tokens_trained = 0
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
         self.kl = KLController(kl_coef, kl_target, kl_horizon)
-        self.reference = None if reference_model is None else ReferenceModel(reference_model, self.device, reference_dtype)
+        self._reference_model, self._reference_dtype = reference_model, reference_dtype
+        self._reference: ReferenceModel | None = None
+        if reference_model is not None:
+            resolve_model(reference_model)  # which raises for an unknown one
         self.statistics: dict[str, float] = {}
+
+    @property
+    def reference(self) -> ReferenceModel | None:
+        """The frozen model, None without one."""
+        if self._reference is None and self._reference_model is not None:
+            self._reference = ReferenceModel(self._reference_model, self.device, self._reference_dtype)
+        return self._reference
+
+    def share_reference(self, policy: CausalLMPolicy) -> None:
+        """Let a policy that learns by adapters (`lora_rank`) be its own reference model, adapters off, if that is the model it started from."""
+        if self._reference_model is not None:
+            self._reference = ReferenceModel(self._reference_model, self.device, self._reference_dtype, policy.lm)
 
     def reset(self) -> None:
         """Empty the buffer for the next rollout."""
@@ -132,7 +150,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             np.nan_to_num(self.rewards, copy=False)  # a nan would cross the episodes' borders in the sum below, as 0 * nan
         if self.reference is not None:
             kl = self.log_probs - self._reference_log_probs(self.reference)  # (steps, envs), nats
-            self.statistics.update(kl=float(kl.mean()), kl_coef=self.kl.coef)
+            self.statistics.update(kl=float(kl.mean()), **never_negative_kls(kl), kl_coef=self.kl.coef)
             self.rewards -= self.kl.coef * kl
             self.kl.update(float(kl.mean()), kl.size)
         super().compute_returns_and_advantage(last_values, dones)
@@ -151,6 +169,13 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         numbers = np.minimum((middle * n_batches / sizes.sum()).astype(int), n_batches - 1)
         for number in np.unique(numbers):
             yield self._samples([self.segments[i] for i in order[numbers == number]])
+
+    def head(self, n_tokens: int) -> tuple[PackedBatch, torch.Tensor]:
+        """Return the first segments, about `n_tokens` tokens of them, and the log-probabilities they were written with, (T,)."""
+        sizes = np.cumsum([s.stop - s.start for s in self.segments])
+        kept = self.segments[: int(np.searchsorted(sizes, n_tokens)) + 1]
+        batch = pack([(s.prefix, self.actions[s.start : s.stop, s.env]) for s in kept]).to(self.device)
+        return batch, torch.from_numpy(np.concatenate([self.log_probs[s.start : s.stop, s.env] for s in kept]))
 
     def _samples(self, segments: list[Segment]) -> RolloutBufferSamples:
         batch = pack([(s.prefix, self.actions[s.start : s.stop, s.env]) for s in segments]).to(self.device)

@@ -55,6 +55,10 @@ class Objective(nn.Module, ABC):
         return [item.prompt + item.text for item in items]
 
     @abstractmethod
+    def worths(self, items: Sequence[Any]) -> NDArray[np.float64]:
+        """Return what the judgements say of each of `texts`, (m, k): rating, class or having been chosen, in numbers whose means compare."""
+
+    @abstractmethod
     def targets(self, items: Sequence[Any]) -> Targets:
         """Return what is compared with the outputs, every tensor (len(items), ...)."""
 
@@ -87,6 +91,10 @@ class _Rating(Objective):
     def settings(self) -> dict[str, Any]:
         """Return the arguments that make it anew."""
         return {"low": self.low, "high": self.high, "centre": self.centre, "spread": self.spread}
+
+    def worths(self, items: Sequence[RatedText]) -> NDArray[np.float64]:
+        """Return the ratings, (n, 1)."""
+        return np.array([[item.rating] for item in items], np.float64).reshape(len(items), 1)
 
     def score(self, outputs: Tensor, temperature: float | None = None) -> Tensor:
         """Return scores inside the range; there is no temperature."""
@@ -247,6 +255,11 @@ class _Labels(Objective):
         """Return the arguments that make it anew."""
         return {"classes": list(self.classes), "low": self.low, "high": self.high}
 
+    def worths(self, items: Sequence[LabelledText]) -> NDArray[np.float64]:
+        """Return 1 in the column of a text's class, (n, classes)."""
+        own: NDArray[np.float64] = np.eye(len(self.classes))[self.targets(items)["label"].numpy()]
+        return own
+
     def targets(self, items: Sequence[LabelledText]) -> Targets:
         """Return what is compared with the outputs."""
         unknown = {item.label for item in items} - set(self.classes)
@@ -372,6 +385,10 @@ class Ordinal(_Labels):
         """The thresholds, (classes - 1,), increasing."""
         return torch.cat([self.first, self.first + self.log_steps.exp().cumsum(0)])
 
+    def worths(self, items: Sequence[LabelledText]) -> NDArray[np.float64]:
+        """Return the ranks of the classes, (n, 1)."""
+        return self.targets(items)["label"].numpy().astype(np.float64)[:, None]
+
     def log_probs(self, outputs: Tensor) -> Tensor:
         """Return log-probabilities of the classes, (m, classes)."""
         return losses.ordinal_log_probs(outputs[:, 0], self.thresholds)
@@ -431,6 +448,11 @@ class BradleyTerry(Objective):
     def texts(self, items: Sequence[PreferencePair]) -> list[str]:
         """Return all chosen texts, then all rejected ones, (2 len(items),)."""
         return [item.prompt + item.chosen for item in items] + [item.prompt + item.rejected for item in items]
+
+    def worths(self, items: Sequence[PreferencePair]) -> NDArray[np.float64]:
+        """Return 1 for chosen texts, 0 for rejected ones, a half for both of a tie, (2 n, 1)."""
+        won = np.array([0.5 if item.tie else 1.0 for item in items])
+        return np.concatenate([won, 1 - won])[:, None]
 
     def targets(self, items: Sequence[PreferencePair]) -> Targets:
         """Return what is compared with the outputs."""

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,12 @@ class RewardTerm:
 
         A score is nan only where the serving's `on_failure="drop"` gave an episode up. What is served by `served(...)` tells no details.
         """
-        if isinstance(self.model, CompositeRewardModel):
-            scores, inside = self.model.score_terms(episodes, learning)
+        if self._composite is not None:
+            scores, inside = self._composite.score_terms(episodes, learning)
             return self.checked(scores, episodes, dropped=True), inside
-        if isinstance(self.model, DetailedRewardModel) and self.serving is None:
+        if self._detailed is not None and self.serving is None:
             try:
-                raw, details = self.model.score_details(list(episodes))
+                raw, details = self._detailed.score_details(list(episodes))
             except Exception as error:
                 raise RewardError(f"{self} raised {one_line(error)} - on {_culprit(self.model, episodes)}") from error
             return self.checked(raw, episodes), {name: self.checked(figures, episodes) for name, figures in details.items()}
@@ -60,15 +61,24 @@ class RewardTerm:
         """Return the unweighted, checked scores, (n,) float64."""
         return self.score_terms(episodes)[0]
 
+    # asking a protocol costs more than a cheap reward for a batch, so each is asked once
+
+    @cached_property
+    def _composite(self) -> CompositeRewardModel | None:
+        return self.model if isinstance(self.model, CompositeRewardModel) else None
+
+    @cached_property
+    def _detailed(self) -> DetailedRewardModel | None:
+        return self.model if isinstance(self.model, DetailedRewardModel) else None
+
     def _score(self, episodes: Sequence[Episode]) -> Array:
         if not episodes:
             return np.zeros(0)
         serving = self.serving or getattr(self.model, "serving", None)
         if isinstance(serving, Serving):
             return self._served(self.model.score, episodes, serving)
-        whole = Serving(batch_size=len(episodes), timeout=COROUTINE_TIMEOUT, retries=0)
         if inspect.iscoroutinefunction(self.model.score):
-            return self._served(self.model.score, episodes, whole)
+            return self._served(self.model.score, episodes, _at_once(episodes))
         try:
             raw = self.model.score(list(episodes))
         except Exception as error:
@@ -78,7 +88,7 @@ class RewardTerm:
             async def awaited(_: Sequence[Episode]) -> Scores:
                 return await raw
 
-            return self._served(awaited, episodes, whole)
+            return self._served(awaited, episodes, _at_once(episodes))
         return self.checked(raw, episodes)
 
     def _served(self, score: Callable[[Sequence[Episode]], Any], episodes: Sequence[Episode], serving: Serving) -> Array:
@@ -137,6 +147,11 @@ class RewardTerm:
 
     def __str__(self) -> str:
         return f"reward {self.name!r}" + (f" of plugin {self.origin}" if self.origin else "")
+
+
+def _at_once(episodes: Sequence[Episode]) -> Serving:
+    """Return how a coroutine is called that declares no serving of its own."""
+    return Serving(batch_size=len(episodes), timeout=COROUTINE_TIMEOUT, retries=0)
 
 
 def add_inner(values: dict[str, Array], outer: str, inner: Mapping[str, Array]) -> None:

@@ -14,26 +14,55 @@ SWAPPED = 0.15  # share of the words of a recombined text that give way to other
 N_BEGINNING = 4  # a sample begins with so many words of a training text, at most
 MAX_NEW_TOKENS = 32  # of a sample
 ROWS = 64  # samples written side by side
+SHORTEST_SPAN, LONGEST_SPAN = 2, 10  # words
 
 
-def invented_texts(texts: Sequence[str], n: int, model: str = "reviews", sampled_share: float = 0.5, seed: int = 0) -> list[str]:
-    """Return `n` new texts: part sampled from a language model, part recombined from `texts`.
+KINDS = ("spans", "recombined", "sampled")
+
+
+def invented_texts(texts: Sequence[str], n: int, kinds: Sequence[str] = ("spans",), model: str = "reviews", seed: int = 0) -> list[str]:
+    """Return `n` new texts, of each kind as many, kind by kind.
 
     Args:
         texts: Training texts.
         n: How many.
+        kinds: "spans" (runs of words of a training text), "recombined" (the beginning of one and the end of another, some words replaced),
+            "sampled" (written by a language model).
         model: The language model: name, directory, `.gguf` file or hub id.
-        sampled_share: Share of the samples, 0..1.
         seed: Of everything random.
     """
-    if n < 0 or not 0 <= sampled_share <= 1:
-        raise InvalidArgumentError(f"n must be at least 0 and sampled_share between 0 and 1, got {n} and {sampled_share}")
+    check_kinds(kinds)
+    if n < 0:
+        raise InvalidArgumentError(f"n must be at least 0, got {n}")
     texts = [text for text in texts if text.strip()]
     if n and not texts:
         raise InvalidArgumentError("there is no text to invent others from")
     rng = np.random.default_rng(seed)
-    n_sampled = round(n * sampled_share)
-    return [*sampled_texts(texts, n_sampled, model, rng), *recombined_texts(texts, n - n_sampled, rng)]
+    found: list[str] = []
+    for i, kind in enumerate(kinds):
+        share = n * (i + 1) // len(kinds) - n * i // len(kinds)
+        if kind == "sampled":
+            found += sampled_texts(texts, share, model, rng)
+        else:
+            found += (span_texts if kind == "spans" else recombined_texts)(texts, share, rng)
+    return found
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raise unless every kind is known and there is one."""
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise InvalidArgumentError(f"kinds must be some of {', '.join(KINDS)}, got {', '.join(map(repr, kinds)) or 'none'}")
+
+
+def span_texts(texts: Sequence[str], n: int, rng: np.random.Generator) -> list[str]:
+    """Return `n` runs of two to ten words of `texts`: what people say in part of a sentence (Socher et al. 2013 have phrases rated, too)."""
+    split = [text.split() for text in texts]
+    found = []
+    for i in rng.integers(0, len(split), n):
+        length = int(rng.integers(SHORTEST_SPAN, LONGEST_SPAN + 1))
+        start = int(rng.integers(0, max(0, len(split[i]) - length) + 1))
+        found.append(" ".join(split[i][start : start + length]))
+    return found
 
 
 def sampled_texts(texts: Sequence[str], n: int, model: str, rng: np.random.Generator) -> list[str]:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from textgym.reward_modeling.data.disjoint_sets import DisjointSets
+
 SHINGLE = 5  # characters
 THRESHOLD = 0.8  # Jaccard similarity from which two texts are near-duplicates
 WORD = re.compile(r"[^\W_]+")
@@ -58,16 +60,9 @@ def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> list[int]:
     Texts of one cluster are not compared with each other again, so that thousands of texts from one template cost little.
     """
     index = _Index(texts, threshold)
-    parent = list(range(len(texts)))
-
-    def root(n: int) -> int:
-        while parent[n] != n:
-            parent[n] = parent[parent[n]]
-            n = parent[n]
-        return n
-
+    sets = DisjointSets(len(texts))
     for first, second in index.equal:
-        parent[root(second)] = root(first)
+        sets.join(second, first)
     rare: dict[int, dict[int, list[int]]] = {}  # shingle → a text of a cluster → the sets of that cluster that have the shingle
     for n in index.by_size:
         own = index.places[n]
@@ -75,11 +70,11 @@ def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> list[int]:
         tried: set[int] = set()
         for i in prefix:
             for member, others in rare.get(i, {}).items():
-                if root(member) == root(own):
+                if sets.root(member) == sets.root(own):
                     continue
                 for m in others:
                     if m not in tried and index.similar(m, n):
-                        parent[root(own)] = root(member)
+                        sets.join(own, member)
                         break
                     tried.add(m)
         for i in prefix:
@@ -87,10 +82,10 @@ def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> list[int]:
             if len(found) > 1:  # some may have become one cluster since
                 merged: dict[int, list[int]] = {}
                 for member, others in found.items():
-                    merged.setdefault(root(member), []).extend(others)
+                    merged.setdefault(sets.root(member), []).extend(others)
                 found = rare[i] = merged
-            found.setdefault(root(own), []).append(n)
-    return [root(n) for n in range(len(texts))]
+            found.setdefault(sets.root(own), []).append(n)
+    return [sets.root(n) for n in range(len(texts))]
 
 
 class _Index:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from textgym.errors import InvalidArgumentError
+from textgym.reward_modeling.data.disjoint_sets import DisjointSets
 from textgym.reward_modeling.data.judgements import JudgementSet, Split, texts_of
 from textgym.reward_modeling.data.near_duplicates import THRESHOLD, clusters, near_duplicates
 
@@ -48,30 +49,23 @@ def assign_splits(
 
 def cluster_names(judgements: JudgementSet[Any], threshold: float = THRESHOLD) -> list[str]:
     """Return a name per judgement, equal for those that must stay in one split."""
-    parent = list(range(len(judgements)))
-
-    def root(n: int) -> int:
-        while parent[n] != n:
-            parent[n] = parent[parent[n]]
-            n = parent[n]
-        return n
-
+    sets = DisjointSets(len(judgements))
     groups: dict[str, int] = {}
     texts: list[str] = []
     owners: list[int] = []
     for n, item in enumerate(judgements.items):
         if item.group:
-            parent[root(n)] = root(groups.setdefault(item.group, n))
+            sets.join(n, groups.setdefault(item.group, n))
         for text in texts_of(item):
             texts.append(text)
             owners.append(n)
     for place, other in enumerate(clusters(texts, threshold)):
-        parent[root(owners[place])] = root(owners[other])
+        sets.join(owners[place], owners[other])
     named: dict[int, str] = {}
     for n, item in enumerate(judgements.items):
         own = f"group {item.group}" if item.group else f"id {item.id}"
-        named[root(n)] = min(named.get(root(n), own), own)
-    return [named[root(n)] for n in range(len(judgements))]
+        named[sets.root(n)] = min(named.get(sets.root(n), own), own)
+    return [named[sets.root(n)] for n in range(len(judgements))]
 
 
 def crossing_clusters(judgements: JudgementSet[Any], threshold: float = THRESHOLD) -> list[list[str]]:

@@ -95,6 +95,9 @@ def learning_curve(
         order = np.random.default_rng([seed, draw]).permutation(len(train))
         for place, size in enumerate(wanted):
             show(draw * len(wanted) + place, n_draws * len(wanted), f"{size:,} judgements, draw {draw + 1}")
+            if size == len(train) and draw:  # all of them are the same draw every time
+                values[place, draw] = values[place, 0]
+                continue
             items = tuple(train.items[row] for row in sorted(order[:size].tolist()))
             values[place, draw] = _agreement(refitted(model, replace(whole, items=(*items, *validation.items))), test)
     show(n_draws * len(wanted), n_draws * len(wanted), "done")

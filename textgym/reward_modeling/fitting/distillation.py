@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from textgym.errors import InvalidArgumentError
-from textgym.reward_modeling.data.invented_texts import invented_texts
+from textgym.reward_modeling.data.invented_texts import check_kinds, invented_texts
 from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
 from textgym.reward_modeling.models.fitted_reward import FittedReward
 
@@ -25,21 +25,20 @@ class Distillation:
         share: Of the teacher's score in the target of a text that people rated, 0..1. The squared errors to both, weighted by `share` and
             1 - `share`, differ from the squared error to this mean only by a constant.
         invented: Number of texts made up beside them, whose target is the teacher's score alone.
-        sampled_share: Share of the invented texts that a language model writes; the others are recombined from training texts.
-        model: The language model that writes them.
+        kinds: What they are, in equal shares: "spans" of training texts, "recombined" from them, "sampled" from a language model.
+        model: The language model that writes the sampled ones.
     """
 
     teacher: str
     share: float = 0.5
     invented: int = 0
-    sampled_share: float = 0.5
+    kinds: tuple[str, ...] = ("spans",)
     model: str = "reviews"
 
     def __post_init__(self) -> None:
-        for name in ("share", "sampled_share"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and 0 <= value <= 1):
-                raise InvalidArgumentError(f"{name} must be between 0 and 1, got {value!r}")
+        if not (math.isfinite(self.share) and 0 <= self.share <= 1):
+            raise InvalidArgumentError(f"share must be between 0 and 1, got {self.share!r}")
+        check_kinds(self.kinds)
         if isinstance(self.invented, bool) or not isinstance(self.invented, int) or self.invented < 0:
             raise InvalidArgumentError(f"invented must be a whole number of at least 0, got {self.invented!r}")
 
@@ -76,7 +75,7 @@ def distilled(
     if show is not None:
         show(0, len(training) + distillation.invented, "inventing texts")
     texts = [item.prompt + item.text for item in training]
-    invented = invented_texts(texts, distillation.invented, distillation.model, distillation.sampled_share, seed)
+    invented = invented_texts(texts, distillation.invented, distillation.kinds, distillation.model, seed)
     every = (texts if distillation.share else []) + invented
     scores: list[float] = []
     for start in range(0, len(every), CHUNK):

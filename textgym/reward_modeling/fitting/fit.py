@@ -214,7 +214,7 @@ class _Run:
         batch_size = min(n, settings.batch_size or scorer.batch_size)
         if show is not None:
             show(0, n * epochs, "reading the texts")
-        prepared = scorer.begin(self.texts)
+        prepared = scorer.begin(self.texts, self.objective.worths(self.items))
         watched = scorer.prepare(self.held_out_texts)
         lengths = torch.from_numpy(log_words(self.texts)).float()
         per_item = len(prepared) // n  # 2 for pairs

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling.models.abstention import Abstention, abstention
-from textgym.reward_modeling.models.fitted_reward import FittedReward
+from textgym.reward_modeling.models.fitted_reward import FittedReward, scores_of_models
 from textgym.reward_modeling.reward_folder import ENSEMBLE, describe, is_ensemble_folder, read_description, refuse_foreign
 from textgym.rewards.combination import Combination, check_combination, combine, combined_range
 
@@ -124,7 +124,7 @@ class FittedEnsemble:
 
     def member_scores(self, texts: Sequence[str]) -> Array:
         """Return the scores of every member, (members, n)."""
-        return np.stack([np.asarray(member.score_texts(texts), np.float64) for member in self.members])
+        return scores_of_models(self.members, texts)
 
     def uncertainty(self, episodes: Sequence[Episode]) -> Array:
         """Return the standard deviation of the members' scores, (n,)."""

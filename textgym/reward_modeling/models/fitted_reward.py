@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from textgym.reward_modeling.models.guard import Guard
     from textgym.reward_modeling.models.length_debias import LengthDebias
     from textgym.reward_modeling.objectives import Objective
-    from textgym.reward_modeling.scorers.scorer import Scorer
+    from textgym.reward_modeling.scorers.scorer import Prepared, Scorer
 
 BATCH = 64  # texts at a time
 
@@ -169,9 +169,9 @@ class FittedReward:
         """Return the scores of prompt and continuation, (n,), inside `low`..`high`."""
         return self.score_texts([episode.text for episode in episodes])
 
-    def score_texts(self, texts: Sequence[str]) -> "NDArray[np.float64]":
-        """Return the scores of bare texts, (n,)."""
-        return self._scored(texts)[0]
+    def score_texts(self, texts: Sequence[str], prepared: "Prepared | None" = None) -> "NDArray[np.float64]":
+        """Return the scores of bare texts, (n,); `prepared` is what the scorer's `prepare` returns of them, where somebody has it already."""
+        return self._scored(texts, prepared)[0]
 
     def score_details(self, episodes: Sequence[Episode]) -> "tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]":
         """Return the scores; "uncertainty", where the model has one; and "abstained", where it may abstain; (n,) each."""
@@ -197,9 +197,11 @@ class FittedReward:
         latent = self._debiased([episode.text for episode in (*first, *second)])[:, 0].double()
         return ((latent[: len(first)] - latent[len(first) :]) / (self._temperature or 1.0)).sigmoid().numpy()
 
-    def outputs(self, texts: Sequence[str]) -> "Tensor":
+    def outputs(self, texts: Sequence[str], prepared: "Prepared | None" = None) -> "Tensor":
         """Return the scorer's raw outputs, (n, n_outputs) float32 on the CPU."""
-        return evaluate(self.scorer, self.scorer.prepare(texts) if texts else [])
+        if prepared is None:
+            prepared = self.scorer.prepare(texts) if texts else []
+        return evaluate(self.scorer, prepared)
 
     def scores_of(self, outputs: "Tensor", texts: Sequence[str]) -> "Tensor":
         """Return the scores, (n,) float64, that raw outputs (n, n_outputs) of `texts` make before guard and abstention; differentiable."""
@@ -215,10 +217,12 @@ class FittedReward:
             raise InvalidArgumentError(f"a model fitted by {self.objective.name!r} predicts no spread of raters; fit by 'heteroscedastic'")
         return self.uncertainty(episodes)
 
-    def _scored(self, texts: Sequence[str]) -> "tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]":
+    def _scored(
+        self, texts: Sequence[str], prepared: "Prepared | None" = None
+    ) -> "tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]":
         import torch
 
-        outputs = self._debiased(texts)
+        outputs = self._debiased(texts, prepared)
         with torch.no_grad():  # an objective may have parameters of its own
             scores: NDArray[np.float64] = self._calibrated(outputs).numpy()
         if self.guard is not None:
@@ -235,8 +239,8 @@ class FittedReward:
     def _temperature(self) -> float | None:
         return self.calibration.temperature if self.calibration is not None and self.calibration.method == "temperature" else None
 
-    def _debiased(self, texts: Sequence[str]) -> "Tensor":
-        outputs = self.outputs(texts)
+    def _debiased(self, texts: Sequence[str], prepared: "Prepared | None" = None) -> "Tensor":
+        outputs = self.outputs(texts, prepared)
         return outputs if self.length_debias is None else self.length_debias.applied(outputs, texts)
 
     def _calibrated(self, outputs: "Tensor") -> "Tensor":
@@ -304,6 +308,20 @@ class FittedReward:
             self.description = describe(aside, {**kept, **own}, self.scorer.packages)
             write_text(aside / DESCRIPTION, json.dumps(self.description, indent=1, ensure_ascii=False) + "\n")
             write_history(aside, history, finished)
+
+
+def scores_of_models(models: Sequence[FittedReward], texts: Sequence[str]) -> "NDArray[np.float64]":
+    """Return the scores of several models, (models, n); what their scorers read once per text is read once for all that can share it."""
+    import numpy as np
+
+    read: dict[Hashable, Prepared] = {}
+    scores = []
+    for model in models:
+        key = model.scorer.preparation()
+        if key is not None and key not in read:
+            read[key] = model.scorer.prepare(texts) if texts else []
+        scores.append(np.asarray(model.score_texts(texts, None if key is None else read[key]), np.float64))
+    return np.stack(scores)
 
 
 def write_history(folder: Path, history: Sequence[Any], finished: bool) -> None:

@@ -23,14 +23,13 @@ from textgym.experiments.statistics import Estimate
 from textgym.files import write_text
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import generate
-from textgym.policies.reference import ReferenceModel
 from textgym.reward_modeling.data.bootstrap import bootstrapped, whole_scale
 from textgym.reward_modeling.data.judgement_source import load_judgements
 from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
 from textgym.reward_modeling.data.splits import cluster_names
 from textgym.reward_modeling.fitting.fit import fit_reward_model
 from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
-from textgym.reward_modeling.models.fitted_reward import FittedReward
+from textgym.reward_modeling.models.fitted_reward import FittedReward, scores_of_models
 from textgym.reward_modeling.overoptimization.scaling_forms import Form, ScalingForm, best_of_n, fit_scaling_form, kl_of_best_of_n
 from textgym.reward_modeling.scorers import scorer_class
 from textgym.rewards.combination import Combination, combine
@@ -70,7 +69,7 @@ class OveroptimizationConfig:
     judgements: str = "human-ratings"
     gold_scorer: str = "mlp"
     proxy_scorer: str = "lm-linear"
-    sizes: tuple[int, ...] = (30, 100)
+    sizes: tuple[int, ...] = (30,)
     seeds: int = 3
     members: int = 4
     coef: float = 1.0
@@ -329,10 +328,13 @@ def _score_samples(config: OveroptimizationConfig, folder: Path) -> None:
     if (folder / SCORES).exists():
         return
     episodes = [Episode(prompt, continuation) for prompt, continuation in _read(folder / SAMPLES)]
+    paths = [
+        _proxy_folder(folder, size, seed, member)
+        for size, seed, member in product(config.sizes, range(config.seeds), range(1 + config.members))
+    ]
+    found = scores_of_models([FittedReward(str(path)) for path in paths], [episode.text for episode in episodes])
     scores = {"gold": FittedReward(str(folder / "gold")).score(episodes).tolist()}
-    for size, seed, member in product(config.sizes, range(config.seeds), range(1 + config.members)):
-        path = _proxy_folder(folder, size, seed, member)
-        scores[path.name] = FittedReward(str(path)).score(episodes).tolist()
+    scores |= {path.name: row.tolist() for path, row in zip(paths, found, strict=True)}
     write_text(folder / SCORES, json.dumps(scores))
 
 
@@ -367,7 +369,7 @@ def _rl_run(config: OveroptimizationConfig, folder: Path, size: int, how: str, s
     agent = make_agent(
         config.agent, config.task, reward=_optimised(_proxies(config, folder, size, seed, how), how, config.coef), seed=seed, **settings
     )
-    reference = ReferenceModel(agent.reference_model, agent.device) if agent.reference_model is not None else None
+    reference = agent.make_reference()
     curve: list[dict[str, Any]] = []
 
     def measure() -> None:

@@ -6,20 +6,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from textgym.errors import InvalidArgumentError
 from textgym.files import write_text
+from textgym.reward_modeling.scorers import scaled_ridge
 from textgym.reward_modeling.scorers.compact_model import BLOCKS, FILE, UNKNOWN, WIDTHS, CompactModel, FeatureIndex, TextInput
 from textgym.reward_modeling.scorers.scorer import Prepared, Scorer
 
 WORD_DROPOUT = 0.1  # share of the words that are unknown in a training step: the others must do, and "unknown" gets a meaning
 VECTOR_DROPOUT = 0.2
+ALONE = 0.7  # share of the texts that the deep part, doubled, answers alone in a training step: so it stays a judge of its own
 HIDDEN = 64
 LIMIT = 2.5  # at first; outputs are limited smoothly, so that piling up praise pays less and less
-LINEAR_RATE = 5.0  # of the learning rate
-VECTOR_RATE = 0.3
 WORDS_AT_ONCE = 512
 
 
@@ -27,12 +28,14 @@ class Compact(Scorer):
     """A wide and a deep part, added (Cheng et al. 2016, "Wide & Deep Learning for Recommender Systems", arXiv:1606.07792).
 
     The wide part is linear in binary n-gram features (words; beginnings of one to three words; two to five characters; negation is marked
-    in all), weighted by idf and divided by their norm. The deep part is a convolution over word vectors with max and mean pooling (Kim
-    2014, "Convolutional Neural Networks for Sentence Classification", arXiv:1408.5882). The vectors may begin as those that a larger
+    in all), weighted by idf and divided by their norm: a scaled ridge, solved at once before the first step and kept. The deep part is a
+    convolution over word vectors with max and mean pooling (Kim 2014, "Convolutional Neural Networks for Sentence Classification",
+    arXiv:1408.5882). It learns what the wide part leaves over on texts that were left out when that was fitted (Wolpert 1992, "Stacked
+    Generalization"): on its own training texts a model of so many features leaves nothing over. The vectors may begin as those that a larger
     fitted model computes for each word alone, reduced by principal components: so the network knows words that no training text has.
 
-    Scores are computed by `CompactModel` in numpy, text by text. A saved model keeps one byte for each number of the vectors and two for
-    the rest; what is kept is what scores, also before it is saved.
+    Scores are computed by `CompactModel` in numpy. A saved model keeps one byte for each number of the vectors and two for the rest; what is
+    kept is what scores, also before it is saved.
 
     Args:
         n_outputs: Outputs for each text.
@@ -40,14 +43,16 @@ class Compact(Scorer):
         size: Of a word vector.
         filters: For each width of the convolution.
         dropout: Before each layer of the head, in training.
-        penalty: Of the linear part's squared norm, against the sum of the training losses.
+        penalty: Of the wide part's squared norm, against the sum of its squared errors in standard deviations of the judgements.
         min_texts: A feature, and a word that is none of the vectors' own, must occur in so many training texts.
         device: Where it is trained.
     """
 
     name = "compact"
     packages = ("numpy",)
-    epochs, batch_size, learning_rate = 6, 64, 2e-3
+    epochs, batch_size, learning_rate = 6, 64, 3e-3
+    linear: Tensor
+    middle: Tensor
 
     def __init__(
         self,
@@ -55,8 +60,8 @@ class Compact(Scorer):
         vectors: str = "",
         size: int = 64,
         filters: int = 96,
-        dropout: float = 0.4,
-        penalty: float = 1.0,
+        dropout: float = 0.2,
+        penalty: float = 2.0,
         min_texts: int = 2,
         device: str = "cpu",
     ) -> None:
@@ -72,15 +77,15 @@ class Compact(Scorer):
             nn.Linear(2 * filters * len(WIDTHS), HIDDEN), nn.ReLU(), nn.Dropout(dropout), nn.Linear(HIDDEN, n_outputs)
         )
         self.negation = nn.Parameter(torch.zeros(size))
+        self.gain = nn.Parameter(torch.ones(n_outputs))  # of the wide part
         self.limit = nn.Parameter(torch.full((n_outputs,), LIMIT))
-        self._n_texts = 1
         self._take(FeatureIndex((), dict.fromkeys(BLOCKS, ()), {b: np.zeros(0, np.float32) for b in BLOCKS}, dict.fromkeys(BLOCKS, 0.0)))
 
     def _take(self, index: FeatureIndex) -> None:
         self.index = index
         self.vectors = nn.Embedding(UNKNOWN + 1 + len(index.words), self.size)
-        self.linear = nn.Embedding(index.n_features, self.n_outputs)
-        nn.init.zeros_(self.linear.weight)
+        self.register_buffer("linear", torch.zeros(index.n_features, self.n_outputs))
+        self.register_buffer("middle", torch.zeros(self.n_outputs))
         self._model: CompactModel | None = None
         self.to(self.device)
 
@@ -94,19 +99,38 @@ class Compact(Scorer):
             "min_texts": self.min_texts,
         }
 
-    def begin(self, texts: Sequence[str]) -> Prepared:
-        """Choose words and features on the training texts, unless that was done before; return the texts prepared."""
+    def begin(self, texts: Sequence[str], worths: NDArray[np.float64] | None = None) -> Prepared:
+        """Choose words and features on the training texts, unless that was done before, and solve the wide part; return the texts prepared."""
         if not self.index.words:
-            self._n_texts = len(texts)
             if self.source:
                 self._take_vectors(texts)
             else:
                 self._take(FeatureIndex.of(texts, (), self.min_texts))
-        return self.prepare(texts)
+        prepared = self.prepare(texts)
+        return prepared if worths is None else self._solve(prepared, worths)
+
+    def _solve(self, prepared: Prepared, worths: NDArray[np.float64]) -> Prepared:
+        """Fit the wide part to what the judgements say; return the texts with what it says of each when fitted to others."""
+        from scipy.sparse import csr_array
+
+        ends = np.cumsum([0, *(len(entry.features) for entry in prepared)])
+        values, features = (np.concatenate([getattr(entry, name) for entry in prepared]) for name in ("values", "features"))
+        rows = csr_array((values.astype(np.float64), features, ends), shape=(len(prepared), self.index.n_features))
+        targets = worths - worths.mean(0)
+        targets = targets / np.where(targets.std(0) > 0, targets.std(0), 1.0)
+        blocks = [len(self.index.features[block]) for block in BLOCKS]
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        missing = ((0, 0), (0, self.n_outputs - targets.shape[1]))  # outputs that no judgement speaks of
+        weights, intercepts = scaled_ridge.solve(rows, targets, self.penalty, blocks)
+        with torch.no_grad():
+            self.linear.copy_(torch.from_numpy(np.pad(weights, missing)))
+            self.middle.copy_(torch.from_numpy(np.pad(intercepts, missing[1])))
+        wide = np.pad(scaled_ridge.cross_fitted(rows, targets, self.penalty, blocks, rng), missing).astype(np.float32)
+        return [entry._replace(wide=own) for entry, own in zip(prepared, wide, strict=True)]
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return words and features of each text."""
-        return [self.index.read(text) for text in texts]
+        return self.index.read(texts)
 
     def length(self, entry: TextInput) -> int:
         """Return the number of words."""
@@ -132,40 +156,31 @@ class Compact(Scorer):
             windows = windows * touched  # never negative, so 0 wins no maximum
             pooled += [windows.amax(2), windows.sum(2) / counted[:, None]]
         features = functional.dropout(torch.cat(pooled, dim=1), self.dropout, self.training)
-        raw = self.head(features) + self._linear(prepared, device)
+        deep = self.head(features)
+        raw = deep + self.gain * self._wide(prepared, device)
+        if self.training:
+            raw = torch.where(torch.rand(len(raw), 1, device=device) < ALONE, 2 * deep, raw)
         return self.limit * torch.tanh(raw / self.limit)
 
-    def _linear(self, prepared: Prepared, device: torch.device) -> Tensor:
+    def _wide(self, prepared: Prepared, device: torch.device) -> Tensor:
+        """Return what the wide part says of each text, (n, n_outputs): of training texts, when it was fitted without them."""
+        if all(entry.wide is not None for entry in prepared):
+            return torch.from_numpy(np.stack([entry.wide for entry in prepared])).to(device, self.linear.dtype)
         features = torch.from_numpy(np.concatenate([entry.features for entry in prepared])).to(device)
         values = torch.from_numpy(np.concatenate([entry.values for entry in prepared])).to(device)
         owner = torch.from_numpy(np.repeat(np.arange(len(prepared)), [len(entry.features) for entry in prepared])).to(device)
-        found = torch.zeros(len(prepared), self.n_outputs, device=device, dtype=self.linear.weight.dtype)
-        return found.index_add(0, owner, self.linear(features) * values[:, None])
+        return self.middle.expand(len(prepared), -1).index_add(0, owner, self.linear[features] * values[:, None])
 
     def _scores(self, prepared: Prepared) -> Tensor:
         if self._model is None:
             self._model = CompactModel({name: value.numpy() for name, value in _full(self.state()).items()})
-        found = [self._model.outputs(entry) for entry in prepared]
-        return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, self.n_outputs)
+        return torch.from_numpy(self._model.outputs(prepared))
 
     def train(self, mode: bool = True) -> "Compact":
         """Switch to training (the weights are about to change) or scoring."""
         self._model = None if mode else self._model
         super().train(mode)
         return self
-
-    def regularisation(self) -> Tensor:
-        """Return the linear part's penalty, as a share of the mean loss."""
-        return self.penalty / self._n_texts * (self.linear.weight**2).sum()
-
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Return the groups: the linear part learns faster, the word vectors slower, and neither decays."""
-        rates = {"linear.": LINEAR_RATE, "vectors.": VECTOR_RATE}
-        groups = [
-            {"params": [p for n, p in self.named_parameters() if n.startswith(prefix)], "lr": learning_rate * rate, "weight_decay": 0.0}
-            for prefix, rate in rates.items()
-        ]
-        return [*groups, {"params": [p for n, p in self.named_parameters() if not n.startswith(tuple(rates))], "lr": learning_rate}]
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights rounded for keeping: vectors to one byte each number, the rest to float16; and the features' idf."""
@@ -217,7 +232,7 @@ class Compact(Scorer):
 
 
 def _full(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return kept weights as float32, without the features' idf."""
+    """Return kept weights as float32, without what belongs to the features."""
     full = {n: v.float() for n, v in state.items() if not n.startswith(("vectors.", "idf."))}
     return full | {"vectors.weight": state["vectors.int8"].float() * state["vectors.scale"]}
 

@@ -1,9 +1,11 @@
 """FeatureScorer: a trained head on frozen features, computed once per text."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from textgym.reward_modeling.scorers.features import Features, HiddenStates
@@ -33,13 +35,18 @@ class FeatureScorer(Scorer):
         self.register_buffer("deviation", torch.ones(features.size))
         self.to(device)
 
-    def begin(self, texts: Sequence[str]) -> Prepared:
+    def begin(self, texts: Sequence[str], worths: NDArray[np.float64] | None = None) -> Prepared:
         """Take mean and deviation of the training texts' features."""
+        del worths
         prepared = self.prepare(texts)
         vectors = stacked(prepared, self.device)
         self.mean.copy_(vectors.mean(0))
         self.deviation.copy_(vectors.std(0).clamp_min(1e-6) if len(vectors) > 1 else torch.ones_like(self.mean))
         return prepared
+
+    def preparation(self) -> Hashable:
+        """Return the features' kind and settings."""
+        return self._features.identity()
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return the features, (n, size)."""

@@ -1,6 +1,6 @@
 """Features: frozen vectors of texts - sentence embeddings, a language model's hidden states, hashed n-grams - computed once per text."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
@@ -24,6 +24,9 @@ class Features(Protocol):
 
     def of(self, texts: Sequence[str]) -> Tensor:
         """Return the vectors, (n, size) float32; each depends on its own text alone."""
+
+    def identity(self) -> Hashable:
+        """Return what makes the vectors: features with an equal one give equal vectors."""
 
     def sources(self) -> dict[str, str]:
         """Return the SHA-256 of the weights behind them, by model name."""
@@ -63,6 +66,10 @@ class SentenceEmbeddings:
             return torch.zeros(0, self.size)
         found = self._encoder.encode(list(texts), batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False)
         return found.float().cpu().clone()  # type: ignore[no-any-return]  # clone: out of inference mode
+
+    def identity(self) -> Hashable:
+        """Return what makes the vectors."""
+        return ("embedding", self.model, self.device)
 
     def sources(self) -> dict[str, str]:
         """Return the model's hash."""
@@ -120,6 +127,10 @@ class HiddenStates:
         table = self._lm.trunk[0].get_input_embeddings()
         return TokenView(tuple(ids), tuple(masked), tuple(spans), lambda i: table(i.to(self.device)), outputs)
 
+    def identity(self) -> Hashable:
+        """Return what makes the vectors."""
+        return ("lm", self.model, self.device)
+
     def sources(self) -> dict[str, str]:
         """Return the model's hash."""
         return {self.model: _source_hash(self.model)}
@@ -150,6 +161,10 @@ class HashedNgrams:
     def of(self, texts: Sequence[str]) -> Tensor:
         """Return the vectors, (n, size)."""
         return torch.from_numpy(self._vectorizer.transform(list(texts)).toarray()).float()
+
+    def identity(self) -> Hashable:
+        """Return what makes the vectors."""
+        return ("hashed", self.size)
 
     def sources(self) -> dict[str, str]:
         """Return nothing: there are no weights."""

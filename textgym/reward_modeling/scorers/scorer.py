@@ -1,12 +1,14 @@
 """Scorer: a network from texts to numbers, interchangeable behind `prepare` and `forward`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from textgym.errors import InvalidArgumentError
@@ -74,8 +76,18 @@ class Scorer(nn.Module, ABC):
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Return what is computed once per text, whatever happens to the weights."""
 
-    def begin(self, texts: Sequence[str]) -> Prepared:
-        """Take from the training texts what must be known before the first step (a vocabulary, a scale); return them prepared."""
+    def preparation(self) -> Hashable | None:
+        """Return all that `prepare` depends on beside the texts: scorers with an equal one may share what it returns. None shares nothing."""
+        return None
+
+    def begin(self, texts: Sequence[str], worths: NDArray[np.float64] | None = None) -> Prepared:
+        """Take from the training texts what must be known before the first step (a vocabulary, a scale); return them prepared.
+
+        Args:
+            texts: The training texts, (m,).
+            worths: What the judgements say of each, (m, k), as `Objective.worths` puts it; None where nobody knows.
+        """
+        del worths
         return self.prepare(texts)
 
     def length(self, entry: Any) -> int:

@@ -1,0 +1,101 @@
+"""Every learning agent on every task: a table agent × task, and a picture of each agent's curve among the others'.
+
+Usage: python benchmarks/learning.py --out DIR [--tasks CopyToken,...] [--agents ppo,...] [--seeds 5] [--pictures docs/agents]
+
+Equal token budgets and seeds per task, judged on held-out prompts; an interrupted run goes on when the same command is given again.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from textgym.cli.progress import progress_bar
+from textgym.experiments.compare import CONTROL, CompareConfig, compare
+from textgym.experiments.report import write_report
+from textgym.html_page import COLOURS
+
+AGENTS = (
+    "ppo", "a2c", "reinforce", "grpo", "rloo", "trpo", "nlpo", "dqn", "soft-q", "sac", "ilql", "bc", "dagger", "gail", "expert-iteration",
+    "dpo", "best-of-n",
+)  # fmt: skip
+WITHOUT = {"ReviewContinuation": ("dagger",), "TokenChain": ("bc",)}  # no expert to ask, no references
+BUDGETS = {"CopyToken": 12_000, "ReviewClassification": 4_000, "TokenChain": 12_000, "ReviewContinuation": 6_000}  # tokens of each run
+UNTRAINED = ("best-of-n",)
+SMALL = {"learning_rate": 3e-3}  # for the networks of two small tasks, which start from nothing
+SETTINGS = {"CopyToken": SMALL, "TokenChain": SMALL}
+
+
+def run(task, options):
+    """Return the comparison of one task, and write its report."""
+    agents = tuple(a for a in options.agents.split(",") if a not in WITHOUT.get(task, ()))
+    settings = {"device": "cpu"}
+    for agent in agents:
+        if agent not in UNTRAINED:
+            settings |= {f"{agent.replace('-', '_')}.{name}": value for name, value in SETTINGS.get(task, {}).items()}
+    config = CompareConfig(task, agents, options.seeds, BUDGETS[task], settings, evaluations=4, validation_prompts=48, test_prompts=96)
+    with progress_bar(task, config.spending.unit) as bar:
+        comparison = compare(config, Path(options.out) / task, options.workers, bar)
+    write_report(comparison, Path(options.out) / task / "report.html")
+    return comparison
+
+
+def table(comparisons):
+    """Return the table agent × task in Markdown: IQM with interval, and mean seconds of learning."""
+    agents = list(dict.fromkeys(row.agent for c in comparisons.values() for row in c.rows))
+    lines = [
+        "| agent | " + " | ".join(f"{task}, {c.config.tokens:,} tokens" for task, c in comparisons.items()) + " |",
+        "|---" * (1 + len(comparisons)) + "|",
+    ]
+    for agent in agents:
+        cells = []
+        for c in comparisons.values():
+            row = next((r for r in c.rows if r.agent == agent), None)
+            cells.append("—" if row is None else f"{row.reward} · {row.figures['seconds']:.0f} s")
+        lines.append(f"| `{agent}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def picture(agent, comparisons):
+    """Return the curves of one agent on every task, those of the others in grey behind."""
+    shown = {task: c for task, c in comparisons.items() if agent in c.results}
+    figure = Figure(figsize=(3.6 * len(shown), 2.8), layout="constrained")
+    for axis, (task, c) in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown.items(), strict=True):
+        for other, results in sorted(c.results.items(), key=lambda item: item[0] == agent):  # its own last, on top
+            if other == CONTROL:
+                axis.axhline(np.mean([r["curve"][0]["reward"] for r in results]), color="#999999", linestyle=(0, (1, 3)))
+                continue
+            length = min(len(r["curve"]) for r in results)
+            spent = np.mean([[p["spent"] for p in r["curve"][:length]] for r in results], axis=0)
+            values = np.array([[p["reward"] for p in r["curve"][:length]] for r in results])
+            if other == agent:
+                axis.fill_between(spent, values.min(0), values.max(0), color=COLOURS[0], alpha=0.2, linewidth=0)
+                axis.plot(spent, values.mean(0), color=COLOURS[0], linewidth=2, marker="o", markersize=3)
+            else:
+                axis.plot(spent, values.mean(0), color="#cccccc", linewidth=0.8)
+        axis.set(title=task, xlabel=c.config.spending.unit, ylabel="task reward, validation")
+        axis.grid(alpha=0.25)
+    return figure
+
+
+def main():
+    """Run, print the table, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--tasks", default=",".join(BUDGETS))
+    parser.add_argument("--agents", default=",".join(AGENTS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--pictures", help="folder for one picture per agent")
+    options = parser.parse_args()
+    comparisons = {task: run(task, options) for task in options.tasks.split(",")}
+    print(table(comparisons))
+    if options.pictures:
+        for agent in options.agents.split(","):
+            if any(agent in c.results for c in comparisons.values()):
+                picture(agent, comparisons).savefig(Path(options.pictures) / f"{agent}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
