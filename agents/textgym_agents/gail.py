@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from textgym.errors import InvalidArgumentError
+from textgym.imitation.expert_texts import expert_tokens
+from textgym.imitation.learner import DiscriminatorLearner, DiscriminatorSettings
 from textgym.learning.clipped_surrogate import clipped_surrogate
 from textgym.learning.epoch_agent import EpochAgent, step_figures
 from textgym.learning.given_texts import best_share, reference_texts
@@ -20,9 +22,7 @@ from textgym.lm.language_model import load_language_model
 from textgym.plugin_manager import check_options
 from textgym.policies.generation import GeneratedText, generate
 from textgym.reward_modeling.data.judgement_source import load_judgements
-from textgym.reward_modeling.discriminator.expert_texts import expert_tokens
-from textgym.reward_modeling.discriminator.learner import DiscriminatorLearner, DiscriminatorSettings
-from textgym.reward_modeling.discriminator.reward_forms import Form, check_form
+from textgym.reward_modeling.reward_forms import Form, check_form
 from textgym.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -41,10 +41,10 @@ class GAILAgent(EpochAgent):
         task: As for `textgym.make_agent`.
         expert: A file or registered set of expert texts; "" for the task's references.
         share: Share of the references that are imitated, by the task's reward; ties with the last one are kept.
-        form: What D pays: "log-odds", "positive" or "negative", see `textgym.reward_modeling.discriminator.reward_forms.reward_of`.
+        form: What D pays: "log-odds", "positive" or "negative", see `textgym.reward_modeling.reward_forms.reward_of`.
         reward_clip: Log-odds are cut to ± this before.
         task_reward_coef: Weight of the task's own reward beside D's.
-        discriminator: Settings of D, by name: those of `textgym.reward_modeling.discriminator.learner.DiscriminatorSettings`, such as
+        discriminator: Settings of D, by name: those of `textgym.imitation.learner.DiscriminatorSettings`, such as
             {"absorbing": false, "trunk": "frozen", "penalty": "r1"}.
         discriminator_updates: Its steps per iteration, each on `n_envs` texts of either side.
         replay_iterations: The policy's texts of at least so many iterations are kept. D lags behind the policy by as much.
