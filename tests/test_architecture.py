@@ -29,6 +29,7 @@ LAYERS = [
     "experiments",
     "reward_modeling",
     "learning",
+    "imitation",
     "rating",
     "pytest_plugin",
     "cli",

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from textgym.errors import InvalidArgumentError
+from textgym.imitation.expert_texts import expert_tokens
+from textgym.imitation.learner import DiscriminatorLearner, DiscriminatorSettings
 from textgym.learning.clipped_surrogate import clipped_surrogate
 from textgym.learning.epoch_agent import EpochAgent, step_figures
 from textgym.learning.given_texts import best_share, reference_texts
@@ -20,9 +22,7 @@ from textgym.lm.language_model import load_language_model
 from textgym.plugin_manager import check_options
 from textgym.policies.generation import GeneratedText, generate
 from textgym.reward_modeling.data.judgement_source import load_judgements
-from textgym.reward_modeling.discriminator.expert_texts import expert_tokens
-from textgym.reward_modeling.discriminator.learner import DiscriminatorLearner, DiscriminatorSettings
-from textgym.reward_modeling.discriminator.reward_forms import Form, check_form
+from textgym.reward_modeling.reward_forms import Form, check_form
 from textgym.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -34,23 +34,25 @@ class GAILAgent(EpochAgent):
     Each iteration writes texts and keeps them; the discriminator D takes steps on −E_expert[log D] − E_policy[log(1 − D)], against replayed
     texts of the policy; then every token is paid by D, less the KL penalty, and the policy takes clipped steps (PPO's surrogate) on
     generalised advantages with its value head. A text that ends before the horizon stays in an absorbing state, whose reward D learns
-    (Kostrikov et al. 2019, arXiv:1809.02925) and which is paid to its last token in closed form. Prompts are drawn from the expert's, where the task has them.
+    (Kostrikov et al. 2019, arXiv:1809.02925) and which is paid to its last token in closed form. Prompts are drawn from the expert's, where
+    the task has them.
 
     Args:
         task: As for `textgym.make_agent`.
         expert: A file or registered set of expert texts; "" for the task's references.
         share: Share of the references that are imitated, by the task's reward; ties with the last one are kept.
-        form: What D pays: "log-odds", "positive" or "negative", see `textgym.reward_modeling.discriminator.reward_forms.reward_of`.
+        form: What D pays: "log-odds", "positive" or "negative", see `textgym.reward_modeling.reward_forms.reward_of`.
         reward_clip: Log-odds are cut to ± this before.
         task_reward_coef: Weight of the task's own reward beside D's.
-        discriminator: Settings of D, by name: those of `textgym.reward_modeling.discriminator.learner.DiscriminatorSettings`, such as
+        discriminator: Settings of D, by name: those of `textgym.imitation.learner.DiscriminatorSettings`, such as
             {"absorbing": false, "trunk": "frozen", "penalty": "r1"}.
         discriminator_updates: Its steps per iteration, each on `n_envs` texts of either side.
-        replay_size: Tokens of the policy's texts kept, prompts included.
+        replay_iterations: The policy's texts of at least so many iterations are kept. D lags behind the policy by as much.
         gamma, gae_lambda: Of the advantages.
         vf_coef: Weight of the value loss.
         normalize_advantage: Divide advantages by their standard deviation over the iteration; else steps shrink as the discriminator finds
             less to tell the texts apart by, and learning settles.
+        learning_rate: Of the policy's Adam; lower than where the reward stands still.
         **settings: Those of `textgym.learning.epoch_agent.EpochAgent`, `textgym.learning.text_agent.TextAgent` and `textgym.agent.Agent`.
     """
 
@@ -64,27 +66,31 @@ class GAILAgent(EpochAgent):
         task_reward_coef: float = 0.0,
         discriminator: Mapping[str, Any] | None = None,
         discriminator_updates: int = 4,
-        replay_size: int = 20_000,
+        replay_iterations: int = 2,
         gamma: float = 1.0,
         gae_lambda: float = 0.95,
         vf_coef: float = 0.1,
         normalize_advantage: bool = False,
+        learning_rate: float = 3e-4,
         **settings: Any,
     ) -> None:
         check_form(form)
-        if not reward_clip > 0 or discriminator_updates < 1:
+        if not reward_clip > 0 or discriminator_updates < 1 or replay_iterations < 1:
             raise InvalidArgumentError(
-                f"reward_clip must be above 0 and discriminator_updates at least 1, got {reward_clip} and {discriminator_updates}"
+                f"reward_clip must be above 0, discriminator_updates and replay_iterations at least 1, got {reward_clip}, "
+                f"{discriminator_updates} and {replay_iterations}"
             )
         check_options("discriminator", DiscriminatorSettings, dict(discriminator or {}))
         chosen = DiscriminatorSettings(**(discriminator or {}))
-        super().__init__(task, **settings)
+        super().__init__(task, learning_rate=learning_rate, **settings)
         self.form, self.reward_clip, self.task_reward_coef = form, reward_clip, task_reward_coef
         self.discriminator_updates, self.gamma, self.gae_lambda, self.vf_coef = discriminator_updates, gamma, gae_lambda, vf_coef
         self.normalize_advantage = normalize_advantage
         mdp = self.env.mdp
         if expert:
-            self.expert = expert_tokens(load_judgements(expert).split("train"), self.task, mdp.vocabulary, mdp.max_new_tokens)
+            given = load_judgements(expert)
+            given = given.split("train") if any(item.split for item in given.items) else given
+            self.expert = expert_tokens(given, self.task, mdp.vocabulary, mdp.max_new_tokens)
         else:
             self.expert = best_share(reference_texts(mdp), share)
         places = {tuple(ids): place for place, ids in enumerate(mdp.prompt_set.ids)}
@@ -93,7 +99,7 @@ class GAILAgent(EpochAgent):
         network = chosen.network(load_language_model(self.model, device=self.device))
         self.learner = DiscriminatorLearner(network, chosen, mdp.max_new_tokens, self.batch_size)
         self.training_modules["discriminator"] = network
-        self.replay = TokenReplay(replay_size)
+        self.replay = TokenReplay(replay_iterations * mdp.n_rows * mdp.max_length)
 
     def iterate(self) -> int:
         """Write texts, teach the discriminator, let it pay, take clipped steps."""

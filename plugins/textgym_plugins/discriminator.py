@@ -3,7 +3,7 @@
 from typing import Any
 
 import textgym
-from textgym.reward_modeling.discriminator.discriminator_reward import DiscriminatorReward
+from textgym.imitation.discriminator_reward import DiscriminatorReward
 
 
 @textgym.hookimpl

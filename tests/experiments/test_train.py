@@ -29,7 +29,7 @@ SETTINGS = {
     "dpo": {"n_envs": 4, "group_size": 2},
     "ilql": {"n_envs": 4},
     "dagger": {"n_envs": 4, "max_new_tokens": 3},
-    "gail": {"n_envs": 4, "replay_size": 200, "share": 0.02, "discriminator": {"penalty": "interpolated", "spectral_norm": True}},
+    "gail": {"n_envs": 4, "replay_iterations": 3, "share": 0.02, "discriminator": {"penalty": "interpolated", "spectral_norm": True}},
     "ppo:lora": {"n_envs": 4, "n_steps": 10, "batch_size": 20, "lora_rank": 2, "autocast": "bfloat16"},
     "dpo:lora": {"n_envs": 4, "group_size": 2, "lora_rank": 2},
 }  # agent, or agent:variant

@@ -12,16 +12,16 @@ from click.testing import CliRunner
 import textgym
 from textgym.cli.main import cli
 from textgym.envs.env import TextEnv
+from textgym.imitation.discriminator_reward import DiscriminatorReward
+from textgym.imitation.fitting import fit_discriminator, held_out_figures, policy_texts
+from textgym.imitation.learner import DiscriminatorLearner, DiscriminatorSettings
+from textgym.imitation.token_discriminator import TokenDiscriminator
 from textgym.lm.language_model import load_language_model
 from textgym.policies.generation import GeneratedText
 from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet
 from textgym.reward_modeling.data.writing import write_judgements
-from textgym.reward_modeling.discriminator.discriminator_reward import DiscriminatorReward
-from textgym.reward_modeling.discriminator.fitting import fit_discriminator, held_out_figures, policy_texts
-from textgym.reward_modeling.discriminator.learner import DiscriminatorLearner, DiscriminatorSettings
-from textgym.reward_modeling.discriminator.reward_forms import absorbing_return, reward_of
-from textgym.reward_modeling.discriminator.token_discriminator import TokenDiscriminator
 from textgym.reward_modeling.metrics import area_under_curve
+from textgym.reward_modeling.reward_forms import absorbing_return, reward_of
 from textgym.tokenization import load_vocabulary
 
 HORIZON = 5
@@ -196,8 +196,8 @@ def test_held_out_texts_are_told_apart(fitted):
 def test_texts_of_one_origin_are_not_told_apart_held_out():
     made = learner(learning_rate=1e-2)
     made.batch_size = 2048
-    one, other, third, fourth = (policy_texts(experts(n), "copy-token", 4, seed) for seed, n in enumerate((48, 48, 256, 256)))
-    for _ in range(60):
+    one, other, third, fourth = (policy_texts(experts(n), "copy-token", 4, seed) for seed, n in enumerate((32, 32, 256, 256)))
+    for _ in range(40):
         figures = made.step(one, other, np.random.default_rng(0))
     assert figures["accuracy"] > 0.6  # learnt by heart
     found = held_out_figures(made.network, third, fourth)

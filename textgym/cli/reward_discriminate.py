@@ -49,11 +49,11 @@ def discriminate_command(
     EXPERTS is a file or registered set of texts without judgements, or a task, whose references are taken. The model continues the same
     prompts. The folder is a reward like any other; over tokens (the default) it pays each token when it is chosen.
     """
+    from textgym.imitation.expert_texts import load_experts
+    from textgym.imitation.fitting import discrimination_set, fit_discriminator
+    from textgym.imitation.learner import DiscriminatorSettings
     from textgym.plugin_manager import check_options
     from textgym.reward_modeling.data.judgement_source import sample
-    from textgym.reward_modeling.discriminator.expert_texts import load_experts
-    from textgym.reward_modeling.discriminator.fitting import discrimination_set, fit_discriminator
-    from textgym.reward_modeling.discriminator.learner import DiscriminatorSettings
     from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
     from textgym.reward_modeling.metrics import Metrics
 

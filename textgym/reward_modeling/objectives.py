@@ -14,8 +14,8 @@ from textgym.classification import classification
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling import losses
 from textgym.reward_modeling.data.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
-from textgym.reward_modeling.discriminator.reward_forms import Form, check_form, reward_of
 from textgym.reward_modeling.metrics import Metrics, agreement, area_under_curve
+from textgym.reward_modeling.reward_forms import Form, check_form, reward_of
 
 Targets = dict[str, Tensor]
 POLICY, EXPERT = "policy", "expert"  # the classes of a discriminator
@@ -316,7 +316,7 @@ class Discrimination(CrossEntropy):
 
     Args:
         classes: The policy's label, then the expert's.
-        form: What the verdict pays: "log-odds", "positive" or "negative", as `discriminator.reward_forms.reward_of` says.
+        form: What the verdict pays: "log-odds", "positive" or "negative", as `reward_forms.reward_of` says.
         smoothing: Targets are 1 − ε for the right class.
         clip: Log-odds are cut to ± this before.
     """

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from textgym.errors import InvalidArgumentError
+from textgym.imitation.token_discriminator import TokenDiscriminator, Trunk
 from textgym.learning.optimisation import Optimisation
 from textgym.lm.language_model import LanguageModel
 from textgym.policies.generation import GeneratedText
 from textgym.reward_modeling import losses
-from textgym.reward_modeling.discriminator.reward_forms import Form, absorbing_return, check_form, reward_of
-from textgym.reward_modeling.discriminator.token_discriminator import TokenDiscriminator, Trunk
+from textgym.reward_modeling.reward_forms import Form, absorbing_return, check_form, reward_of
 
 Penalty: TypeAlias = Literal["", "r1", "interpolated"]
 Figures: TypeAlias = dict[str, float]

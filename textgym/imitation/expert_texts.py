@@ -53,9 +53,15 @@ def expert_tokens(texts: "JudgementSet[Any]", task: Task, vocabulary: Vocabulary
     """
     if texts.kind != "texts":
         raise InvalidArgumentError(f"an expert's texts are judgements of kind 'texts', got {texts.kind}: give a file with texts alone")
-    return reference_texts(
-        bare_environment([Prompt(i.prompt, (i.prompt + i.text,)) for i in texts.items], task, vocabulary, max_new_tokens)
-    )
+    if not texts.items:
+        raise InvalidArgumentError("there is no expert text to imitate: the file is empty, or none of its texts is in the split 'train'")
+    prompts = [Prompt(item.prompt, (item.prompt + item.text,)) for item in texts.items]
+    found = reference_texts(bare_environment(prompts, task, vocabulary, max_new_tokens))
+    if not found:
+        raise InvalidArgumentError(
+            f"task {task.name!r} allows the tokens of none of the {len(texts)} expert texts: nothing can be imitated"
+        )
+    return found
 
 
 def bare_environment(prompts: Sequence[Prompt], task: Task, vocabulary: Vocabulary, max_new_tokens: int, n_rows: int = 64) -> TokenMDP:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from textgym.agent import make_agent
 from textgym.errors import InvalidArgumentError
+from textgym.imitation.discriminator_reward import DiscriminatorReward
+from textgym.imitation.expert_texts import bare_environment, expert_tokens, unscored
+from textgym.imitation.learner import DiscriminatorLearner, DiscriminatorSettings
+from textgym.imitation.token_discriminator import TokenDiscriminator
 from textgym.lm.language_model import load_language_model
 from textgym.policies.generation import GeneratedText, replay
 from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, LabelledText
-from textgym.reward_modeling.discriminator.discriminator_reward import DiscriminatorReward
-from textgym.reward_modeling.discriminator.expert_texts import bare_environment, expert_tokens, unscored
-from textgym.reward_modeling.discriminator.learner import DiscriminatorLearner, DiscriminatorSettings
-from textgym.reward_modeling.discriminator.token_discriminator import TokenDiscriminator
 from textgym.reward_modeling.fitting.fit import train_and_validation
 from textgym.reward_modeling.metrics import Metrics, area_under_curve
 from textgym.reward_modeling.objectives import EXPERT, POLICY

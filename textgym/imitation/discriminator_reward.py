@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
 from textgym.files import replaced_folder, write_text
-from textgym.reward_modeling.discriminator.reward_forms import Form, absorbing_return, check_form, reward_of
 from textgym.reward_modeling.reward_folder import DISCRIMINATOR, describe, read_description, refuse_foreign
+from textgym.reward_modeling.reward_forms import Form, absorbing_return, check_form, reward_of
 
 if TYPE_CHECKING:
+    from textgym.imitation.token_discriminator import TokenDiscriminator
     from textgym.lm.running_rows import RunningRows
-    from textgym.reward_modeling.discriminator.token_discriminator import TokenDiscriminator
     from textgym.tokenization import Vocabulary
 
 WEIGHTS = "weights.safetensors"
@@ -101,8 +101,8 @@ class DiscriminatorReward:
         """The discriminator, read when it is first asked."""
         from safetensors.torch import load_model
 
+        from textgym.imitation.learner import DiscriminatorSettings
         from textgym.lm.language_model import load_language_model
-        from textgym.reward_modeling.discriminator.learner import DiscriminatorSettings
 
         settings = DiscriminatorSettings(**self.description["settings"])
         network = settings.network(load_language_model(Path(self.path) / LM, device=self.device))
@@ -129,8 +129,8 @@ class DiscriminatorReward:
         With `dense` the tokens are the episode's own, where it has the prompt's and the continuation's; else the text is read by the
         discriminator's tokenizer, and ends with end-of-text if it was finished.
         """
+        from textgym.imitation.learner import token_rewards
         from textgym.policies.generation import GeneratedText
-        from textgym.reward_modeling.discriminator.learner import token_rewards
         from textgym.rewards.segments import segments_of
 
         found = []
