@@ -33,7 +33,5 @@ def register_judgements(register: Any) -> None:
     """Register the sets."""
     for name, task in SETS.items():
         factory = partial(offline_texts, name)
-        factory.__doc__ = (
-            f"Texts with rewards for prompts of {task}, written by several policies: what offline agents learn from."
-        )
+        factory.__doc__ = f"Texts with rewards for prompts of {task}, written by several policies: what offline agents learn from."
         register(name, factory)
