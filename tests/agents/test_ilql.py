@@ -200,6 +200,25 @@ def test_values_are_those_of_the_exact_solution(tau, tmp_path):
     assert after < 0.4 * deviation
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "tokens", "gain", "settings"),
+    [
+        ("ReviewContinuation", 10_000, 0.3, {"n_envs": 32, "beta": 8.0}),
+        ("ReviewClassification", 1_500, 0.1, {"n_envs": 32}),
+        ("TokenChain", 30_000, 0.15, {"n_envs": 120, "learning_rate": 3e-3, "beta": 16.0, "tau": 0.9, "bc_coef": 0.0}),
+    ],
+)
+def test_it_learns_from_the_shipped_data_to_write_better_than_they_are(task, tokens, gain, settings):
+    agent = make(task, **settings)
+    behaviour = np.mean([t.rewards.sum() for t in agent.texts])
+    start = np.mean(evaluate(agent, "validation", 180, 0).rewards)
+    agent.learn(tokens)
+    end = np.mean(evaluate(agent, "validation", 180, 0).rewards)
+    print(task, behaviour, start, end)
+    assert end > max(start, behaviour) + gain
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
