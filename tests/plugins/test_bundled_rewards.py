@@ -141,9 +141,9 @@ def test_human_rating_agrees_with_people(table: Sequence[RatedText], human_ratin
 
 def test_human_rating_is_a_fitted_reward_model_as_anyones(table: Sequence[RatedText], human_rating: HumanRating) -> None:
     texts = [row.text for row in table if row.split == "test"][::20]
-    fitted = textgym.make_reward(str(MODEL))
-    assert scores(human_rating, [episode("", text) for text in texts]) == [float(score) for score in fitted.score_texts(texts)]
-    assert fitted.description["scorer"] == "compact"
+    by_path = textgym.make_reward(str(MODEL)).score([episode("", text) for text in texts])
+    assert scores(human_rating, [episode("", text) for text in texts]) == [float(score) for score in by_path]
+    assert human_rating.model.description["scorer"] == "compact"
 
 
 def test_human_rating_was_fitted_on_the_training_split_alone(table: Sequence[RatedText], human_rating: HumanRating) -> None:
