@@ -157,7 +157,7 @@ def test_human_rating_knows_negation_and_is_not_moved_by_repetition(human_rating
     assert human_rating.rate("This is a good movie.") > 1 > -0.5 > human_rating.rate("This is not a good movie.")
     assert human_rating.rate("great") == human_rating.rate("great " * 1000)
     assert abs(human_rating.rate("")) < 0.2
-    assert human_rating.rate("مرحبا") == human_rating.rate("")
+    assert human_rating.rate("مرحبا") == pytest.approx(human_rating.rate(""), abs=0.01)
     assert human_rating.rate("best great great love") < human_rating.rate("great") + 0.2  # piled-up praise hardly pays
 
 
