@@ -29,7 +29,7 @@ human-rating: .venv/dev.stamp
 	mkdir -p runs
 	test -f runs/teacher/reward_model.json || $(BIN)/textgym reward fit human-ratings --scorer transformer --set dtype=bfloat16 --set max_tokens=96 \
 		--epochs 3 --out runs/teacher
-	cd runs && ../$(BIN)/textgym reward fit human-ratings --scorer compact --set vectors=teacher --teacher teacher --teacher-share 0 --invented 12000 \
+	cd runs && ../$(BIN)/textgym reward fit human-ratings --scorer compact --set vectors=teacher --teacher teacher --teacher-share 0 --invented 4000 \
 		--out ../plugins/textgym_plugins/models/human_rating
 
 .venv/bin/python:

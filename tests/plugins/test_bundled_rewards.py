@@ -1,7 +1,6 @@
 """The bundled rewards keep their contract, and "human-rating" agrees with people as well as its documentation says."""
 
 import hashlib
-import json
 import math
 import pickle
 from collections.abc import Sequence
@@ -135,16 +134,16 @@ def test_human_rating_agrees_with_people(table: Sequence[RatedText], human_ratin
     rows = [row for row in table if row.split == "test"]
     predicted = np.array([human_rating.rate(row.text) for row in rows])
     ratings = np.array([row.rating for row in rows])
-    assert np.corrcoef(predicted, ratings)[0, 1] >= 0.765
-    assert np.mean((predicted - ratings) ** 2) <= 1.35
+    assert np.corrcoef(predicted, ratings)[0, 1] >= 0.79
+    assert np.mean((predicted - ratings) ** 2) <= 1.2
     assert np.polyfit(predicted, ratings, 1)[0] == pytest.approx(1, abs=0.1)  # calibrated: as far from the middle as people are
 
 
 def test_human_rating_is_a_fitted_reward_model_as_anyones(table: Sequence[RatedText], human_rating: HumanRating) -> None:
     texts = [row.text for row in table if row.split == "test"][::20]
-    fitted = textgym.make_reward(str(MODEL))
-    assert scores(human_rating, [episode("", text) for text in texts]) == [float(score) for score in fitted.score_texts(texts)]
-    assert fitted.description["scorer"] == "compact"
+    by_path = textgym.make_reward(str(MODEL)).score([episode("", text) for text in texts])
+    assert scores(human_rating, [episode("", text) for text in texts]) == [float(score) for score in by_path]
+    assert human_rating.model.description["scorer"] == "compact"
 
 
 def test_human_rating_was_fitted_on_the_training_split_alone(table: Sequence[RatedText], human_rating: HumanRating) -> None:
@@ -158,7 +157,8 @@ def test_human_rating_knows_negation_and_is_not_moved_by_repetition(human_rating
     assert human_rating.rate("This is a good movie.") > 1 > -0.5 > human_rating.rate("This is not a good movie.")
     assert human_rating.rate("great") == human_rating.rate("great " * 1000)
     assert abs(human_rating.rate("")) < 0.2
-    assert abs(human_rating.rate("مرحبا")) < 0.2
+    assert human_rating.rate("مرحبا") == pytest.approx(human_rating.rate(""), abs=0.01)
+    assert human_rating.rate("best great great love") < human_rating.rate("great") + 0.2  # piled-up praise hardly pays
 
 
 @pytest.mark.parametrize("name", ["human-rating", "vader"])
