@@ -1,10 +1,10 @@
 """What a technique adds to a reward model: paired differences to the plain fit on the bundled human ratings.
 
-Usage: python benchmarks/reward_effects.py FOLDER [--scorer transformer|mlp|tfidf] [--only TEXT] [--seeds N] [--minutes M] [--table]
+Usage: python benchmarks/reward_effects.py FOLDER [--scorer SCORER] [--only TEXT] [--seeds N] [--minutes M] [--table]
 
 Every technique is fitted once a seed beside a plain fit of the same seed, on the same training sentences, by `textgym`'s own settings: the
-transformer (MiniLM, 22 M parameters) for two epochs on 800 sentences, chosen by 200 validation sentences, the cheap scorers on all of them.
-"plain, twice the steps" is the control of what doubles the training judgements. Each fit's scores of the test split are one line of
+transformer (MiniLM, 22 M parameters) for two epochs on 800 sentences; "mlp" (on sentence embeddings) on all; "hashed mlp" (on hashed n-grams)
+and tfidf on 4,000; each epoch is judged by 200 validation sentences. "plain, twice the steps" is the control of what doubles the training judgements. Each fit's scores of the test split are one line of
 FOLDER/fits.jsonl; what stands there is not fitted again, so a run that was stopped goes on. --minutes: no fit begins later than that.
 
 The table: Pearson with the mean rating on the test split, mean over the seeds; the difference to the plain fit, mean over the seeds, with a
@@ -29,7 +29,8 @@ from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
 from textgym.reward_modeling.scorers.features import SentenceEmbeddings
 from textgym.reward_modeling.scorers.transformer import Transformer
 
-N_TRAIN, N_VALIDATION = 800, 200  # of the transformer
+N_TRAIN = {"transformer": 800, "hashed mlp": 4000, "tfidf": 4000}  # all, where nothing is said
+N_VALIDATION = 200
 MINILM = {"dtype": "bfloat16", "max_tokens": 64}
 EPOCHS = 2
 PRETRAINING = {"steps": 60, "batch_size": 32}  # on all training sentences, without their ratings
@@ -52,6 +53,7 @@ TECHNIQUES = {
         "paraphrased",
     ),
     "mlp": ("plain", "heteroscedastic", "multi-task", "words dropped", "texts mixed", "plain, twice the steps"),
+    "hashed mlp": ("plain", "heteroscedastic", "multi-task", "words dropped", "texts mixed", "plain, twice the steps"),
     "tfidf": ("plain", "words dropped", "texts mixed"),
 }
 
@@ -80,6 +82,8 @@ def paraphrased(data, seed, folder):
 def fitted(scorer, technique, seed, data, all_texts, folder):
     """Return the fitted reward and the number of training judgements."""
     loss, options, more, prepared = "squared-error", {}, {}, None
+    if scorer == "hashed mlp":
+        scorer, options = "mlp", {"features": "hashed"}
     n = len(data.split("train"))
     if scorer == "transformer":
         options, more = dict(MINILM), {"epochs": EPOCHS}
@@ -112,13 +116,12 @@ def fitted(scorer, technique, seed, data, all_texts, folder):
 
 def run(folder, scorers, only, n_seeds, minutes):
     ratings = load_judgements("human-ratings")
-    few = training_part(ratings, N_TRAIN)
-    known = few.split("validation")  # for the line and the threshold of MSE and F1
     all_texts = [item.text for item in ratings.split("train").items]
     memory = Remembered(SentenceEmbeddings, folder / "embeddings.npz") if "mlp" in scorers else None
     path, started = folder / "fits.jsonl", time.perf_counter()
     for seed in range(n_seeds):
         for scorer in scorers:
+            data = training_part(ratings, N_TRAIN.get(scorer, len(ratings.split("train"))))
             for technique in TECHNIQUES[scorer]:
                 if only not in technique or (scorer == "tfidf" and technique == "plain" and seed):  # solved: no seed
                     continue
@@ -127,11 +130,11 @@ def run(folder, scorers, only, n_seeds, minutes):
                 if time.perf_counter() - started > 60 * minutes:
                     return
                 before = time.process_time()
-                result, n = fitted(scorer, technique, seed, few if scorer == "transformer" else ratings, all_texts, folder)
+                result, n = fitted(scorer, technique, seed, data, all_texts, folder)
                 seconds = time.process_time() - before
                 scores = {}
                 before = time.process_time()
-                for split, items in (("validation", known.items), ("test", ratings.split("test").items)):
+                for split, items in (("validation", data.split("validation").items), ("test", ratings.split("test").items)):
                     found = result.reward.score_texts([i.text for i in items])
                     scores[split] = np.round(found, 5).tolist()
                 speed = sum(map(len, scores.values())) / (time.process_time() - before)
@@ -153,7 +156,7 @@ def read(folder):
 def table(folder):
     """Print what was gained, and the figures of every technique's first seed."""
     ratings = load_judgements("human-ratings")
-    parts = {"validation": training_part(ratings, N_TRAIN).split("validation"), "test": ratings.split("test")}
+    parts = {"validation": training_part(ratings, N_TRAIN["transformer"]).split("validation"), "test": ratings.split("test")}
     wanted = {split: np.array([i.rating for i in part.items]) for split, part in parts.items()}
     fits = {(r["scorer"], r["technique"], r["seed"]): r for r in read(folder)}
     n = len(wanted["test"])
