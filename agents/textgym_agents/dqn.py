@@ -45,13 +45,13 @@ class DQNAgent(DuelingQAgent):
     def q_of_tokens(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return max_a Q and the advantage of the chosen token, at most 0, of the policy."""
         hidden, logits = self.hidden_and_logits(self.policy, batch)
+        self._best_tokens = logits.argmax(-1)
         return self.policy.value_head(hidden).squeeze(-1), self._advantage(logits, batch.packed.actions)
 
     def target_values(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return Q_target of the policy's best token, and how much more or less it gives the chosen one."""
-        best_token = self.hidden_and_logits(self.policy, batch)[1].argmax(-1)
+        """Return Q_target of the policy's best token (`q_of_tokens` has just seen it), and how much more or less it gives the chosen one."""
         hidden, logits = self.hidden_and_logits(self.target, batch)
-        best = self._advantage(logits, best_token)
+        best = self._advantage(logits, self._best_tokens)
         return self.target.value_head(hidden).squeeze(-1) + best, self._advantage(logits, batch.packed.actions) - best
 
     def write(self, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None) -> list[GeneratedText]:

@@ -20,15 +20,15 @@ class DuelingQAgent(QAgent):
 
     @abstractmethod
     def target_values(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the same of the target network, (T,) each."""
+        """Return the same of the target network, (T,) each; asked after `q_of_tokens`, about the same batch."""
 
     def losses(self, texts: Sequence[GeneratedText]) -> Iterator[tuple[Tensor, dict[str, float]]]:
         """Yield ½ (Q − y)², a mean over tokens, in parts."""
         n_tokens = sum(len(t.action_ids) for t in texts)
         for batch in micro_batches(texts, self.batch_size, self.device):
+            values, advantages = self.q_of_tokens(batch)
             with torch.no_grad():
                 targets = self.targets(batch, texts, *self.target_values(batch))
-            values, advantages = self.q_of_tokens(batch)
             q = values + advantages
             loss = 0.5 * (q - targets).square().sum() / n_tokens
             yield loss, {"loss": loss.item(), "q_mean": q.sum().item() / n_tokens, "target_mean": targets.sum().item() / n_tokens}

@@ -147,8 +147,7 @@ class QAgent(TextAgent):
     @torch.no_grad()
     def move_target(self) -> None:
         """Move the target network towards the policy by `tau` (Polyak averaging)."""
-        for ours, theirs in zip(self.target.parameters(), self.policy.parameters(), strict=True):
-            ours.lerp_(theirs, self.tau)
+        torch._foreach_lerp_(list(self.target.parameters()), list(self.policy.parameters()), self.tau)
 
     # --- exact resume --------------------------------------------------------------------------------------------------------------
 
