@@ -96,7 +96,9 @@ class GAILAgent(EpochAgent):
         places = {tuple(ids): place for place, ids in enumerate(mdp.prompt_set.ids)}
         known = [places[key] for key in (tuple(t.prompt_ids.tolist()) for t in self.expert) if key in places]
         self.prompts = known or list(range(mdp.n_prompts))
-        network = chosen.network(load_language_model(self.model, device=self.device))
+        with torch.random.fork_rng():  # whatever was drawn before, by a reward that is loaded once, say
+            torch.manual_seed(self.seed)
+            network = chosen.network(load_language_model(self.model, device=self.device))
         self.learner = DiscriminatorLearner(network, chosen, mdp.max_new_tokens, self.batch_size)
         self.training_modules["discriminator"] = network
         self.replay = TokenReplay(replay_iterations * mdp.n_rows * mdp.max_length)
