@@ -1,11 +1,11 @@
 """Reward forms: what a discriminator's verdict on a step pays, and what the steps after a text's end pay."""
 
-from typing import Literal, TypeAlias
-
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from textgym.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Form: TypeAlias = Literal["positive", "negative", "log-odds"]
 FORMS = ("positive", "negative", "log-odds")
@@ -17,7 +17,7 @@ def check_form(form: str) -> None:
         raise InvalidArgumentError(f"the form of a discriminator's reward must be one of {', '.join(FORMS)}, got {form!r}")
 
 
-def reward_of(log_odds: Tensor, form: Form, clip: float) -> Tensor:
+def reward_of(log_odds: "Tensor", form: Form, clip: float) -> "Tensor":
     """Return the reward of steps, of the argument's shape, where D is the probability that the expert took the step.
 
     "positive": −log(1 − D), never below 0: every further token pays, so a text is worth prolonging. "negative": log D, never above 0: every
@@ -34,6 +34,8 @@ def reward_of(log_odds: Tensor, form: Form, clip: float) -> Tensor:
         "positive", "negative": Ho and Ermon 2016, arXiv:1606.03476 (their D is the probability of the policy); "log-odds": Fu et al. 2018,
         arXiv:1710.11248 (AIRL); the biases: Kostrikov et al. 2019, arXiv:1809.02925 (DAC), section 4.1.
     """
+    from torch.nn import functional
+
     log_odds = log_odds.clamp(-clip, clip)
     if form == "positive":
         return functional.softplus(log_odds)
