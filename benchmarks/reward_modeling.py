@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/reward_modeling.py [--train N] [--only TEXT] [--out FILE.json]
        python benchmarks/reward_modeling.py --stack REWARD REWARD ... (names or folders of fitted rewards)
-       python benchmarks/reward_modeling.py --curve FOLDER [--only SCORER]
+       python benchmarks/reward_modeling.py --curve FOLDER [--only SCORER] [--sizes N,N,...]
 
 All models see the same training sentences. Losses on labels see the mean rating in five classes; losses on pairs see one pair a sentence, drawn
 from sentences of the same source at least half a point apart. On the test split every score is compared with the mean rating: Pearson, Spearman,
@@ -218,37 +218,39 @@ def one_rater(items, n_draws=200):
     return np.mean(found), *np.percentile(found, [2.5, 97.5]), len(several)
 
 
-def curve(folder, ratings, only, features):
+def curve(folder, ratings, only, features, wanted):
     """Measure Pearson on the test split by number of training sentences, and draw it."""
     from matplotlib.figure import Figure
 
     memory = Remembered(SentenceEmbeddings, features)
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = [*[n for n in CURVE_SIZES if n < len(ratings.split("train"))], len(ratings.split("train"))]
+    n_train = len(ratings.split("train"))
+    sizes = [n for n in wanted if n < n_train] + [n_train] * (max(wanted) >= max(CURVE_SIZES))
+    shown = set()
     drawn = Figure(figsize=(7, 4.5), layout="constrained")
     axis = drawn.subplots()
     for scorer in ("tfidf", "mlp"):
         path = folder / f"{scorer}.json"
         stored = json.loads(path.read_text()) if path.exists() else {}
-        pairs = [sizes[k : k + 2] for k in range(0, len(sizes), 2)] if only in scorer else []
-        for pair in pairs:  # the draws of one size do not depend on the other sizes
-            if str(pair[0]) in stored:
+        for size in sizes if only in scorer else ():  # the draws of one size do not depend on the other sizes
+            if str(size) in stored:
                 continue
             model = fit_reward_model(sample(ratings, 100), scorer=scorer).reward  # what is refitted: all defaults
-            of_pair = learning_curve(model, ratings, pair if len(pair) > 1 else [sizes[0], *pair], n_draws=3)
-            stored |= {str(n): of_pair.values[of_pair.sizes.index(n)].tolist() for n in pair}
+            found = learning_curve(model, ratings, (10, size), n_draws=3)
+            stored[str(size)] = found.values[1].tolist()
             path.write_text(json.dumps(stored) + "\n")
             memory.save()
         if not stored:
             continue
         known = sorted(map(int, stored))
+        shown.update(known)
         found = LearningCurve("pearson", tuple(known), np.array([stored[str(n)] for n in known]))
         for size, estimate in zip(found.sizes, found.estimates, strict=True):
             print(f"{scorer} {size:>6,} {estimate}")
         (line,) = axis.plot(found.sizes, found.values.mean(1), "o-", label={"mlp": "mlp on sentence embeddings"}.get(scorer, scorer))
         axis.fill_between(found.sizes, found.values.min(1), found.values.max(1), color=line.get_color(), alpha=0.2, linewidth=0)
-    axis.set(xscale="log", xlabel="training sentences", ylabel="Pearson with the mean rating, test split", xticks=sizes)
-    axis.set_xticklabels([f"{n:,}" for n in sizes], fontsize=8)
+    axis.set(xscale="log", xlabel="training sentences", ylabel="Pearson with the mean rating, test split", xticks=sorted(shown))
+    axis.set_xticklabels([f"{n:,}" for n in sorted(shown)], fontsize=8)
     axis.minorticks_off()
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
@@ -276,6 +278,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--stack", nargs="+", metavar="REWARD", help="measure finished rewards, alone and together, and fit nothing")
     parser.add_argument("--curve", type=Path, metavar="FOLDER", help="draw agreement over the number of training sentences")
+    parser.add_argument("--sizes", help="of the curve; what is known of others is drawn, too; default 50 to all")
     parser.add_argument("--features", type=Path, metavar="FILE.npz", help="keep sentence embeddings there from run to run")
     parser.add_argument("--out", default="reward_modeling.json")
     arguments = parser.parse_args()
@@ -285,7 +288,8 @@ def main():
         stack(arguments.stack, ratings)
         return
     if arguments.curve:
-        curve(arguments.curve, ratings, arguments.only, arguments.features)
+        wanted = tuple(map(int, arguments.sizes.split(","))) if arguments.sizes else CURVE_SIZES
+        curve(arguments.curve, ratings, arguments.only, arguments.features, wanted)
         return
     if arguments.train:
         few = sample(ratings, arguments.train)
