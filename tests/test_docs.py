@@ -1,33 +1,58 @@
 """Every Python block of README and docs runs; its long runs are shortened."""
 
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+PRELOADED = [
+    "stable_baselines3",
+    "transformers",
+    "textgym.agent",
+    "textgym.sb3",
+    "textgym.learning.text_agent",
+]  # seconds, once for all pages
+
+
+def run_page(code, folder, errors):
+    """Run the blocks of a page as a program of their own in `folder`; write what went wrong into `errors`."""
+    os.chdir(folder)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        exec(compile(code, "page", "exec"), {"__name__": "__main__"})
+    except BaseException:
+        Path(errors).write_text(traceback.format_exc())
+        sys.exit(1)
+
+
+@pytest.fixture(scope="module")
+def pages_server():
+    """Forks a fresh process per page from one that has imported the heavy packages and done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_code_blocks_run(page, tmp_path):
+def test_code_blocks_run(page, tmp_path, pages_server):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     code = "\n".join(blocks).replace("20_000", "800")
     if not code:
         pytest.skip("no Python on this page")
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert process.returncode == 0, process.stderr
+    errors = tmp_path / "errors.txt"
+    (folder := tmp_path / "page").mkdir()
+    process = pages_server.Process(target=run_page, args=(code, str(folder), str(errors)))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, errors.read_text() if errors.is_file() else f"ended with {process.exitcode}"
 
 
 @pytest.mark.parametrize("page", PAGES)
