@@ -20,11 +20,17 @@ AGENTS = (
     "ppo", "a2c", "reinforce", "grpo", "rloo", "trpo", "nlpo", "dqn", "soft-q", "sac", "ilql", "bc", "dagger", "gail", "expert-iteration",
     "dpo", "best-of-n",
 )  # fmt: skip
-WITHOUT = {"ReviewContinuation": ("dagger",), "TokenChain": ("bc",)}  # no expert to ask, no references
-BUDGETS = {"CopyToken": 12_000, "ReviewClassification": 4_000, "TokenChain": 12_000, "ReviewContinuation": 6_000}  # tokens of each run
+WITHOUT = {"ReviewContinuation": ("dagger",), "TokenChain": ("gail",)}  # no expert to ask, no references
+BUDGETS = {"CopyToken": 12_000, "ReviewClassification": 2_000, "TokenChain": 12_000, "ReviewContinuation": 6_000}  # tokens of each run
 UNTRAINED = ("best-of-n",)
 SMALL = {"learning_rate": 3e-3}  # for the networks of two small tasks, which start from nothing
 SETTINGS = {"CopyToken": SMALL, "TokenChain": SMALL}
+OWN = {
+    ("CopyToken", "sac"): {"alpha_lr": 0.002},
+    ("CopyToken", "ilql"): {"beta": 8.0},
+    ("CopyToken", "gail"): {"n_envs": 64, "n_minibatches": 1, "discriminator": {"learning_rate": 3e-3}},
+    ("TokenChain", "bc"): {"data": "offline"},
+}
 
 
 def run(task, options):
@@ -33,7 +39,8 @@ def run(task, options):
     settings = {"device": "cpu"}
     for agent in agents:
         if agent not in UNTRAINED:
-            settings |= {f"{agent.replace('-', '_')}.{name}": value for name, value in SETTINGS.get(task, {}).items()}
+            own = {**SETTINGS.get(task, {}), **OWN.get((task, agent), {})}
+            settings |= {f"{agent.replace('-', '_')}.{name}": value for name, value in own.items()}
     config = CompareConfig(task, agents, options.seeds, BUDGETS[task], settings, evaluations=4, validation_prompts=48, test_prompts=96)
     with progress_bar(task, config.spending.unit) as bar:
         comparison = compare(config, Path(options.out) / task, options.workers, bar)

@@ -134,11 +134,11 @@ class Agent(ABC):
             "lora_targets": lora_targets,
             "gradient_checkpointing": gradient_checkpointing,
         }
-        set_random_seed(seed)  # stable-baselines3 draws from the global generators, so every agent does
         self.env = TextVecEnv(
             self.task, n_envs, reward=reward, model=self.model, split=split, max_new_tokens=max_new_tokens, drop_failed=True
         )
         self.env.seed(seed)
+        set_random_seed(seed)  # stable-baselines3 draws from the global generators, so every agent does; after rewards that drew weights
         self.n_tokens = self.n_tokens_trained = 0
         self.learning_seconds = 0.0
         self.budget_share: Callable[[], float] | None = None

@@ -247,6 +247,7 @@ def test_the_environment_tells_the_uncertainty(ensemble: tuple[FittedEnsemble, s
 
     env = gym.make("textgym/ReviewContinuation-v0", reward=ensemble[1], max_new_tokens=3)
     env.reset(seed=0)
+    env.action_space.seed(0)
     over, info = False, {}
     while not over:
         _, _, over, _, info = env.step(env.action_space.sample(env.unwrapped.action_masks().astype(np.int8)))

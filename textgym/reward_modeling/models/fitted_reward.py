@@ -64,6 +64,7 @@ class FittedReward:
         fallback: float | None = None,
     ) -> None:
         from safetensors.torch import load_file
+        from torch.random import fork_rng
 
         from textgym.reward_modeling.models.calibration import Calibration
         from textgym.reward_modeling.models.guard import DESCRIPTION as GUARD
@@ -77,8 +78,9 @@ class FittedReward:
         where = f"reward model {str(folder)!r}"
         if found["objective"] not in OBJECTIVES:
             raise InvalidArgumentError(f"{where} was fitted by the loss {found['objective']!r}, which this textgym does not know")
-        objective = OBJECTIVES[found["objective"]](**found["objective_settings"])
-        scorer = scorer_class(found["scorer"]).load(folder, found["n_outputs"], found["scorer_settings"], device)
+        with fork_rng(devices=[]):  # weights are drawn before they are replaced: whoever loads a reward keeps its random numbers
+            objective = OBJECTIVES[found["objective"]](**found["objective_settings"])
+            scorer = scorer_class(found["scorer"]).load(folder, found["n_outputs"], found["scorer_settings"], device)
         guard = Guard.load(folder, device) if GUARD in found["files"] else None
         for name, now in {**scorer.sources(), **(guard.sources() if guard else {})}.items():
             if now != found["sources"].get(name):
