@@ -12,6 +12,7 @@ from textgym.experiments.statistics import Estimate
 from textgym.html_page import COLOURS, image, write_page
 
 N_TEXTS = 12
+MAX_BANDS = 7  # agents whose ranges can still be told apart in one picture
 LINES = tuple(product(("-", "--", ":", "-."), COLOURS))  # style and colour of each agent
 
 
@@ -51,7 +52,7 @@ def write_report(comparison: Comparison, path: Path) -> None:
         "device's).</p>",
         "<h2>Learning curves</h2>",
         image(_curves(comparison, gold), "Reward and independent score on validation prompts against the budget"),
-        "<p class='note'>Validation prompts; line: mean of the seeds, band: their range.</p>",
+        f"<p class='note'>Validation prompts; line: mean of the seeds{', band: their range' * (len(comparison.results) <= MAX_BANDS)}.</p>",
         "<h2>Reward against KL</h2>",
         image(_frontier(comparison), "Reward against KL"),
         "<p class='note'>One line per run, from the untrained model at KL 0; the dot is its end.</p>",
@@ -142,10 +143,11 @@ def _curves(comparison: Comparison, gold: bool) -> Any:
             spent = np.mean([[p["spent"] for p in r["curve"][:length]] for r in results], axis=0)
             values = np.array([[p[key] for p in r["curve"][:length]] for r in results])
             axis.plot(spent, values.mean(0), color=colour, linestyle=style, label=agent, marker="o", markersize=3)
-            axis.fill_between(spent, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
+            if len(comparison.results) <= MAX_BANDS:
+                axis.fill_between(spent, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
         axis.set(xlabel=comparison.config.spending.unit, ylabel=title)
         axis.grid(alpha=0.25)
-        axis.legend(frameon=False)
+    figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside right upper")
     return figure
 
 
@@ -163,7 +165,7 @@ def _frontier(comparison: Comparison) -> Any:
             axis.plot(kl[-1:], reward[-1:], color=colour, marker="o")
     axis.set(xlabel="KL from the starting model, nats per token", ylabel="task reward (validation prompts)")
     axis.grid(alpha=0.25)
-    axis.legend(frameon=False)
+    figure.legend(*axis.get_legend_handles_labels(), frameon=False, loc="outside right upper")
     return figure
 
 
