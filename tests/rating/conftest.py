@@ -50,9 +50,13 @@ class RateProcess:
         self._process.stdout.close()
 
     def interrupt(self):
-        """Press Ctrl-C; return the exit code and what was printed after the start."""
+        """Press Ctrl-C, once more if nothing happens; return the exit code and what was printed after the start."""
         self._process.send_signal(signal.SIGINT)
-        rest = self._process.communicate(timeout=20)[0]
+        try:
+            rest = self._process.communicate(timeout=20)[0]
+        except subprocess.TimeoutExpired:  # one that comes while packages are still imported can be lost
+            self._process.send_signal(signal.SIGINT)
+            rest = self._process.communicate(timeout=20)[0]
         return self._process.returncode, rest
 
     def close(self):
