@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -30,7 +31,9 @@ class RateProcess:
 
     def __init__(self, *arguments):
         command = [sys.executable, "-m", "textgym.cli.main", "rate", *map(str, arguments)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        # whoever starts the tests in the background of a script hands a SIGINT down that is ignored until the server catches it
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heard)
         self.output = ""
         for line in self._process.stdout:
             self.output += line
@@ -50,13 +53,9 @@ class RateProcess:
         self._process.stdout.close()
 
     def interrupt(self):
-        """Press Ctrl-C, once more if nothing happens; return the exit code and what was printed after the start."""
+        """Press Ctrl-C; return the exit code and what was printed after the start."""
         self._process.send_signal(signal.SIGINT)
-        try:
-            rest = self._process.communicate(timeout=20)[0]
-        except subprocess.TimeoutExpired:  # one that comes while packages are still imported can be lost
-            self._process.send_signal(signal.SIGINT)
-            rest = self._process.communicate(timeout=20)[0]
+        rest = self._process.communicate(timeout=20)[0]
         return self._process.returncode, rest
 
     def close(self):
