@@ -1,17 +1,12 @@
 """The command line: help with an example everywhere, one line and exit code 2 on bad input."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 from click.testing import CliRunner
 
+from tests.preloaded import textgym_command
 from textgym.cli.main import cli
-
-
-def run(*arguments):
-    return subprocess.run([sys.executable, "-m", "textgym.cli.main", *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("command", [[], *[[name] for name in sorted(cli.commands)]])
@@ -22,7 +17,7 @@ def test_every_command_has_help_with_an_example(command):
 
 
 def test_list_names_everything_with_its_version():
-    result = run("list")
+    result = textgym_command("list")
     assert result.returncode == 0
     for name in (
         "human-rating",
@@ -41,10 +36,10 @@ def test_list_names_everything_with_its_version():
 
 def test_a_family_is_one_line_and_its_members_are_listed_when_asked_for():
     pytest.importorskip("reasoning_gym")
-    lines = [line for line in run("list", "tasks").stdout.splitlines() if "reasoning-gym" in line]
+    lines = [line for line in textgym_command("list", "tasks").stdout.splitlines() if "reasoning-gym" in line]
     assert len(lines) == 1
     assert "(105: textgym list tasks reasoning-gym)" in lines[0]
-    members = run("list", "tasks", "reasoning-gym").stdout
+    members = textgym_command("list", "tasks", "reasoning-gym").stdout
     assert "reasoning-gym:chain_sum" in members
     assert len(members.splitlines()) == 106
 
@@ -75,7 +70,7 @@ def test_a_family_is_one_line_and_its_members_are_listed_when_asked_for():
 def test_bad_input_is_one_line(arguments, said, tmp_path):
     (tmp_path / "file").write_text("")
     real = [a.replace("OUT", str(tmp_path / "out")).replace("FILE", str(tmp_path / "file")) for a in arguments]
-    result = run(*real)
+    result = textgym_command(*real)
     assert result.returncode == 2, result.stderr
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

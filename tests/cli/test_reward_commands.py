@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.preloaded import textgym_command
 from textgym.cli.main import main
 
 PLUGIN = '''"""Two rewards: one that counts a word, one that asks for the reference, word by word and in order."""
@@ -47,10 +48,6 @@ def register_rewards(register):
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, **options)
-
-
-def textgym_command(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    return run("-m", "textgym.cli.main", *arguments, **options)
 
 
 @pytest.fixture(scope="module")

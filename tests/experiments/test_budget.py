@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import textgym
+from tests.preloaded import run_function
 from textgym.experiments import train as train_module
 from textgym.experiments.budget import Budget, read_budget
 from textgym.experiments.train import TrainConfig, resume, train
@@ -54,20 +55,16 @@ def test_a_budget_of_seconds_counts_learning_alone(tmp_path, monkeypatch):
     assert 0.4 <= result["seconds"] < 0.65  # three evaluations alone took more
 
 
+def train_and_die(agent, path):
+    train(config(agent, "tokens-trained=300"), path, lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done >= 200 else None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("agent", ["ppo"])  # the one whose loop is not ours
 def test_kill_and_resume_spend_the_same(agent, tmp_path):
     whole = train(config(agent, "tokens-trained=300"), tmp_path / "whole")
-    script = (
-        "import os, torch; torch.set_num_threads(1)\n"
-        "from tests.experiments.test_budget import config\n"
-        "from textgym.experiments.train import train\n"
-        f"run = config({agent!r}, 'tokens-trained=300')\n"
-        f"train(run, {str(tmp_path / 'killed')!r}, lambda done, total: os.kill(os.getpid(), 9) if done >= 200 else None)\n"
-    )
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    process = subprocess.run([sys.executable, "-c", script], cwd=root, check=False, capture_output=True, text=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    code, said = run_function(train_and_die, agent, tmp_path / "killed")
+    assert code == -signal.SIGKILL, said
     before = textgym.load_agent(next((tmp_path / "killed" / "checkpoints").glob("0*"))).learning_seconds
     assert before > 0
     resumed = resume(tmp_path / "killed")

@@ -2,21 +2,17 @@
 
 import csv
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-
-def run(*arguments):
-    return subprocess.run([sys.executable, "-m", "textgym.cli.main", *arguments], capture_output=True, text=True, check=False)
+from tests.preloaded import textgym_command
 
 
 @pytest.mark.slow
 def test_compare_writes_table_and_report_and_continues(tmp_path):
     arguments = ["compare", "ReviewContinuation", "--agents", "reinforce", "--seeds", "2", "--tokens", "100", "--test-prompts", "8"]
     arguments += ["--max-new-tokens", "6", "--n-envs", "4", "--device", "cpu", "--out", str(tmp_path / "c")]
-    first = run(*arguments)
+    first = textgym_command(*arguments)
     assert first.returncode == 0, first.stderr
     assert "reinforce - base:" in first.stdout
     with open(tmp_path / "c" / "results.csv", newline="") as file:
@@ -28,7 +24,7 @@ def test_compare_writes_table_and_report_and_continues(tmp_path):
     assert "http" not in page.replace("http-equiv", "")
     results = (tmp_path / "c" / "results.csv").read_text()
     shutil.rmtree(tmp_path / "c" / "runs" / "reinforce-1")  # as if it had never run
-    assert run(*arguments).returncode == 0
+    assert textgym_command(*arguments).returncode == 0
     columns = [
         i for i, name in enumerate(results.splitlines()[0].split(",")) if name not in ("tokens_per_second", "seconds", "peak_memory")
     ]
@@ -36,6 +32,6 @@ def test_compare_writes_table_and_report_and_continues(tmp_path):
     assert [[r.split(",")[i] for i in columns] for r in again.splitlines()] == [
         [r.split(",")[i] for i in columns] for r in results.splitlines()
     ]
-    other = run(*[a if a != "100" else "101" for a in arguments])
+    other = textgym_command(*[a if a != "100" else "101" for a in arguments])
     assert other.returncode == 2
     assert "another comparison" in other.stderr

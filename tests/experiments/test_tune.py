@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import textgym
+from tests.preloaded import run_function
 from textgym.agent import agent_search_space, agent_settings
 from textgym.cli.train import train_command
 from textgym.cli.tune import table, tune_command, verdict
@@ -120,16 +120,14 @@ def test_a_search_begins_with_the_defaults_and_keeps_every_trial(whole):
     assert "no fresh seeds" in verdict(whole)
 
 
+def tune_and_die(path):
+    tune(small(), path, lambda spent, total, note: os.kill(os.getpid(), signal.SIGKILL) if "trial 3" in note else None)
+
+
 @pytest.mark.slow
 def test_a_killed_search_goes_on_without_loss(whole, tmp_path):
-    script = (
-        "import os, torch; torch.set_num_threads(1)\n"
-        "from tests.experiments.test_tune import small\n"
-        "from textgym.experiments.tune import tune\n"
-        f"tune(small(), {str(tmp_path / 't')!r}, lambda spent, total, note: os.kill(os.getpid(), 9) if 'trial 3' in note else None)\n"
-    )
-    process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    code, said = run_function(tune_and_die, tmp_path / "t")
+    assert code == -signal.SIGKILL, said
     outcome = tune(small(), tmp_path / "t")
     assert trials_of(outcome) == trials_of(whole), "the interrupted trial is run again with the same settings"
     interrupted = [t for t in outcome.trials if t.state == "interrupted"]

@@ -1,8 +1,6 @@
 """Every scorer fits by every loss that suits it; the folder of a fitted model gives back the same scores, or says what is wrong with it."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 from click.testing import CliRunner
 
 import textgym
+from tests.preloaded import textgym_command
 from textgym.cli.main import cli
 from textgym.reward_modeling.data.judgement_source import load_judgements, sample
 from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
@@ -322,8 +321,7 @@ def test_the_command_fits_and_the_folder_scores(tmp_path):
 
 
 def test_bad_data_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "textgym.cli.main", "reward", "fit", "human-rating", "--out", str(tmp_path / "r")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = textgym_command("reward", "fit", "human-rating", "--out", str(tmp_path / "r"))
     assert result.returncode == 2
     assert "did you mean 'human-ratings'" in result.stderr
     assert result.stderr.strip().count("\n") == 0
