@@ -71,24 +71,28 @@ def replay(mdp: TokenMDP, prompt_indices: Sequence[int], continuations: Sequence
         continuations: The text that follows each.
     """
     vocabulary, end = mdp.vocabulary, min(mdp.vocabulary.eos_ids)
-    planned = []
-    for index, continuation in zip(prompt_indices, continuations, strict=True):
-        prompt, prompt_ids = mdp.prompt_set.prompts[index].text, mdp.prompt_set.ids[index]
-        (ids,) = vocabulary.encode([prompt + continuation])
+    prompts = [mdp.prompt_set.prompts[index].text for index in prompt_indices]
+    encoded = vocabulary.encode([prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)])
+    actions = np.full((len(prompts), mdp.max_new_tokens), end, np.int64)
+    lengths = np.zeros(len(prompts), np.int64)
+    for row, (index, continuation, ids) in enumerate(zip(prompt_indices, continuations, encoded, strict=True)):
+        prompt_ids = mdp.prompt_set.ids[index]
         if ids[: len(prompt_ids)] == prompt_ids:
             ids = ids[len(prompt_ids) :]
         else:  # the border falls inside a token, or the prompt ends with a special one
             ids = vocabulary.tokenizer(continuation, add_special_tokens=False, verbose=False)["input_ids"]
-        chosen = [i for i in ids if mdp.allowed_mask[i] and i not in vocabulary.eos_ids]
-        planned.append([*chosen, *[end] * mdp.max_new_tokens][: mdp.max_new_tokens])
-    actions = np.array(planned, np.int64).reshape(len(planned), mdp.max_new_tokens)
-    texts: list[GeneratedText] = []
-    for start in range(0, len(prompt_indices), mdp.n_rows):
-        part = actions[start : start + mdp.n_rows]
+        chosen = [i for i in ids if mdp.allowed_mask[i] and i not in vocabulary.eos_ids][: mdp.max_new_tokens]
+        actions[row, : len(chosen)] = chosen
+        lengths[row] = len(chosen)
+    texts: dict[int, GeneratedText] = {}
+    order = np.argsort(lengths, kind="stable")  # texts of one length end together, and are scored together
+    for start in range(0, len(order), mdp.n_rows):
+        part = order[start : start + mdp.n_rows].tolist()
         unknown = np.full(len(part), np.nan, np.float32)
-        prompts = list(prompt_indices[start : start + len(part)])
-        texts += write_rows(mdp, prompts, lambda step, part=part, unknown=unknown: (part[:, step], unknown))  # type: ignore[misc]
-    return texts
+        rows = [prompt_indices[i] for i in part]
+        written = write_rows(mdp, rows, lambda step, part=part, unknown=unknown: (actions[part, step], unknown))  # type: ignore[misc]
+        texts.update(zip(part, written, strict=True))
+    return [texts[i] for i in range(len(order))]
 
 
 def write_rows(mdp: TokenMDP, prompts: list[int], choose: Callable[[int], Choice]) -> list[GeneratedText]:
