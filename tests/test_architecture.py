@@ -13,6 +13,7 @@ LAYERS = [
     "hookspecs",
     "files",
     "html_page",
+    "processes",
     "plugin_manager",
     "search_space",
     "tuned_settings",

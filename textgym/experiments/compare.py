@@ -6,11 +6,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from textgym.experiments.statistics import Estimate, difference, iqm_interval, m
 from textgym.experiments.train import TrainConfig, resume, train
 from textgym.files import write_text
 from textgym.plugin_manager import installed_plugins
+from textgym.processes import worker_pool
 from textgym.tasks import find_task_name, make_task
 from textgym.tuned_settings import find_tuned_settings
 
@@ -208,38 +208,19 @@ def _run_all(config: CompareConfig, path: Path, n_workers: int, progress: Progre
     runs = config.runs()
     amount = math.ceil(config.spending.amount)
     total = sum(amount for _, c in runs if c.agent != CONTROL)
-    # spawned, not forked: a forked child inherits locked thread pools; every worker keeps to one thread
-    threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-    before = {k: os.environ.get(k) for k in threads}
-    os.environ.update(threads)
-    try:
-        with ProcessPoolExecutor(min(n_workers, len(runs)), get_context("spawn"), _start_worker) as pool:
-            waiting: dict[Future[None], str] = {pool.submit(_run_one, c, str(path / "runs" / name)): name for name, c in runs}
-            n_runs, started = len(waiting), time.monotonic()
-            while waiting:
-                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in done:
-                    name = waiting.pop(future)
-                    try:
-                        future.result()
-                    except BrokenProcessPool:
-                        raise RunDirectoryError(
-                            f"run {name} in {path} was killed; start the same comparison again to continue it"
-                        ) from None
-                spent = sum(_spent(path / "runs" / name, amount) for name, c in runs if c.agent != CONTROL)
-                progress(spent, total, f"{n_runs - len(waiting)}/{n_runs} runs, {time.monotonic() - started:.0f} s")
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
-def _start_worker() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    with worker_pool(min(n_workers, len(runs))) as pool:
+        waiting: dict[Future[None], str] = {pool.submit(_run_one, c, str(path / "runs" / name)): name for name, c in runs}
+        n_runs, started = len(waiting), time.monotonic()
+        while waiting:
+            done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in done:
+                name = waiting.pop(future)
+                try:
+                    future.result()
+                except BrokenProcessPool:
+                    raise RunDirectoryError(f"run {name} in {path} was killed; start the same comparison again to continue it") from None
+            spent = sum(_spent(path / "runs" / name, amount) for name, c in runs if c.agent != CONTROL)
+            progress(spent, total, f"{n_runs - len(waiting)}/{n_runs} runs, {time.monotonic() - started:.0f} s")
 
 
 def _run_one(config: TrainConfig, path: str) -> None:
