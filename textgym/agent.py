@@ -75,6 +75,7 @@ class Agent(ABC):
 
     Attributes:
         name: Registered name.
+        policy_class: `CausalLMPolicy`, or a subclass that the algorithm needs.
         learns: False for an agent that no token budget improves.
         search_space: What `textgym tune` tries, setting → `Range` or `Choice`; a subclass declares its own settings, inherits the rest, and
             takes one out with None. Settings that an agent does not take are ignored.
@@ -95,6 +96,7 @@ class Agent(ABC):
     learns = True
     writes_with_reward = False
     search_space: ClassVar[SearchSpace] = {"learning_rate": Range(5e-5, 3e-3, log=True), "kl_coef": Range(0.02, 0.5, log=True)}
+    policy_class: type[CausalLMPolicy] = CausalLMPolicy
     policy: CausalLMPolicy
 
     def __init__(
@@ -171,10 +173,15 @@ class Agent(ABC):
 
     def make_policy(self) -> CausalLMPolicy:
         """Return a fresh policy on the agent's device, with an optimizer of learning rate 0 (for agents that build their own)."""
-        policy = CausalLMPolicy(self.env.observation_space, self.env.action_space, no_learning, **self.policy_settings).to(self.device)
+        settings = {**self.policy_settings, **self.policy_options()}
+        policy = self.policy_class(self.env.observation_space, self.env.action_space, no_learning, **settings).to(self.device)
         if policy.lm.adapter_base and hasattr(self, "policy"):
             policy.share_frozen_weights(self.policy)
         return policy
+
+    def policy_options(self) -> dict[str, Any]:
+        """Return arguments of the policy beside those that every agent sets; a subclass that has some says so here."""
+        return {}
 
     def make_reference(self) -> ReferenceModel | None:
         """Return the frozen reference model, None without one; a policy with adapters is its own."""

@@ -16,7 +16,6 @@ from textgym.learning.micro_batches import MicroBatch, micro_batches
 from textgym.learning.q_agent import path_targets
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.advantage_shifted_policy import AdvantageShiftedPolicy
-from textgym.policies.causal_lm_policy import no_learning
 from textgym.policies.generation import GeneratedText
 from textgym.tasks import Task
 
@@ -51,6 +50,7 @@ class ILQLAgent(TextAgent):
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
 
+    policy_class = AdvantageShiftedPolicy
     policy: AdvantageShiftedPolicy
 
     def __init__(
@@ -87,10 +87,9 @@ class ILQLAgent(TextAgent):
         self.policy.heads.start_at(float(np.mean([t.rewards.sum() for t in self.texts])))
         self.writing_modules["heads"] = self.policy.heads
 
-    def make_policy(self) -> AdvantageShiftedPolicy:
-        """Return a fresh policy with value heads."""
-        settings = {**self.policy_settings, "beta": self.beta, "train_lm": self.train_lm}
-        return AdvantageShiftedPolicy(self.env.observation_space, self.env.action_space, no_learning, **settings).to(self.device)
+    def policy_options(self) -> dict[str, Any]:
+        """Return what the heads' policy wants to know."""
+        return {"beta": self.beta, "train_lm": self.train_lm}
 
     def iterate(self) -> int:
         """Take one step on the next texts, and move the lagging copies."""

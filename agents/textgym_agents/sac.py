@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from textgym.errors import InvalidArgumentError
 from textgym.learning.micro_batches import MicroBatch, micro_batches
 from textgym.learning.q_agent import QAgent, without_kl_coef
-from textgym.policies.causal_lm_policy import CausalLMPolicy, no_learning
+from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import GeneratedText
 from textgym.tasks import Task
 
@@ -89,6 +88,7 @@ class SACAgent(QAgent):
         **settings: Those of `textgym.learning.q_agent.QAgent` (`path_lambda`, `replay_size`, `updates`, `tau`, ...), `TextAgent`, `Agent`.
     """
 
+    policy_class = ActorCriticPolicy
     policy: ActorCriticPolicy
     target: ActorCriticPolicy
 
@@ -111,11 +111,6 @@ class SACAgent(QAgent):
         self.log_alpha, self.alpha_lr = math.log(alpha), alpha_lr
         self.target_distance = -target_entropy if self.reference is None else target_kl
         self.training_modules["critics"] = self.policy.critics
-
-    def make_policy(self) -> ActorCriticPolicy:
-        """Return a fresh language model with critics."""
-        spaces = (self.env.observation_space, self.env.action_space)
-        return ActorCriticPolicy(*spaces, no_learning, **self.policy_settings).to(self.device)
 
     def iterate(self) -> int:
         """Write texts, keep them, take steps on replayed ones; log α."""
@@ -162,9 +157,7 @@ class SACAgent(QAgent):
         """Return log π_ref of every token, (T, vocab), 0 without a reference model."""
         if self.reference is None:
             return 0.0
-        logits = self.reference.lm.logits(self.reference.lm.packed_hidden(batch.packed))
-        rule = replace(self.policy.rule, top_k=0)  # its own top k, where others are the policy's, would make the KL infinite
-        return rule.apply(logits, self.policy.allowed).log_softmax(-1)
+        return self.reference.log_probs_of_all(batch.packed, self.policy.rule, self.policy.allowed)
 
     def state(self) -> dict[str, Any]:
         """Return the state with log α."""

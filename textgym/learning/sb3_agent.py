@@ -32,12 +32,7 @@ class SB3Agent(Agent):
             that model has no weights yet.
         kl_target: Steer the coefficient to this KL per token; None keeps it fixed.
         **settings: Those of `Agent`.
-
-    Attributes:
-        policy_class: `CausalLMPolicy` or a subclass.
     """
-
-    policy_class: type[CausalLMPolicy] = CausalLMPolicy
 
     def __init__(
         self,
@@ -49,14 +44,13 @@ class SB3Agent(Agent):
         **settings: Any,
     ) -> None:
         super().__init__(task, **settings)
-        self.policy_settings |= self.policy_options()
         with warnings.catch_warnings():
             # about a last small minibatch, which EpisodeRolloutBuffer does not have: it deals whole segments out evenly
             warnings.filterwarnings("ignore", "You have specified a mini-batch size")
             self.algorithm = algorithm(
                 self.policy_class,  # type: ignore[arg-type]  # a BasePolicy, which is all that the algorithms use
                 self.env,
-                policy_kwargs=dict(self.policy_settings),
+                policy_kwargs={**self.policy_settings, **self.policy_options()},
                 rollout_buffer_class=EpisodeRolloutBuffer,
                 rollout_buffer_kwargs={
                     "kl_coef": self.kl_coefficient(kl_coef),
@@ -82,10 +76,6 @@ class SB3Agent(Agent):
             self.logger.record(key, value)
         self.algorithm.learn(total_tokens, callback=_IterationCallback(self), log_interval=1, reset_num_timesteps=False)
         return self
-
-    def policy_options(self) -> dict[str, Any]:
-        """Return arguments of the policy beside those that every agent sets; a subclass that has some says so here."""
-        return {}
 
     def after_update(self) -> None:
         """Do what a subclass does between an update and the next rollout; nothing here."""
