@@ -88,6 +88,8 @@ class Agent(ABC):
         budget_share: The share of the budget that is behind, where a run's budget is not one of tokens.
         writing_modules: Networks beside the policy without which no text can be written, by name; saved with the agent.
         training_modules: Networks that only learning needs (critics, target networks); saved with the training state.
+        resolved: Settings whose default depends on the model that it starts from, as they came out; saved, so that they stay as they are where
+            the agent goes on from what it has become.
         logger: Stable-baselines3 logger; silent until a run gives it outputs.
         on_iteration: Called with the agent after every iteration (rollout and update), at a point from which it can be saved and resumed.
     """
@@ -149,6 +151,7 @@ class Agent(ABC):
         self.logger = Logger(folder=None, output_formats=[])
         self.on_iteration: Callable[[Agent], None] = lambda _: None
         self.settings: dict[str, Any] = {}  # filled by make_agent: what load_agent needs
+        self.resolved: dict[str, Any] = {}
 
     @abstractmethod
     def learn(self, total_tokens: int) -> "Agent":
@@ -226,7 +229,7 @@ class Agent(ABC):
             raise InvalidArgumentError(f"{type(self).__name__} was built by its class; build it with textgym.make_agent to save it")
         with replaced_folder(folder) as aside:
             self.policy.save_pretrained(aside)
-            description = {"agent": self.name, "n_tokens": self.n_tokens, "settings": self.settings}
+            description = {"agent": self.name, "n_tokens": self.n_tokens, "settings": {**self.settings, **self.resolved}}
             (aside / AGENT_FILE).write_text(json.dumps(description, indent=2) + "\n")
             save_modules(aside, self.writing_modules)
             if training_state:

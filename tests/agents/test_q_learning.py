@@ -163,3 +163,17 @@ def test_dqn_explores_by_its_own_values():
     agent.learn(5_000)
     assert share(Agent.write(agent, agent.env.mdp, indices, np.random.default_rng(1))) >= 0.95
     assert share(agent.write(agent.env.mdp, indices, None)) >= 0.95
+
+
+@pytest.mark.parametrize("name", ["dqn", "soft-q", "sac"])
+def test_a_model_that_began_without_weights_is_resumed_exactly(name, tmp_path):
+    agent = textgym.make_agent(name, "CopyToken", seed=0, n_envs=4, updates=2, learning_rate=3e-3, device="cpu")
+    assert agent.value_gradient == 1
+    agent.learn(16)
+    agent.save(tmp_path / "agent", training_state=True)
+    agent.learn(16)
+    resumed = textgym.load_agent(tmp_path / "agent")
+    assert resumed.value_gradient == 1
+    resumed.learn(16)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(agent.policy.parameters(), resumed.policy.parameters(), strict=True))
+    assert textgym.load_agent(tmp_path / "agent", value_gradient=0.5).value_gradient == 0.5

@@ -92,6 +92,7 @@ class QAgent(TextAgent):
         super().__init__(task, **settings)
         self.gamma, self.path_lambda, self.updates, self.tau = gamma, path_lambda, updates, tau
         self.value_gradient = float(not has_weights(self.model)) if value_gradient is None else value_gradient
+        self.resolved["value_gradient"] = self.value_gradient
         heads = [p for name, p in self.policy.named_parameters() if not name.startswith("lm.")]
         self.optimisation.scale_learning_rate(heads, value_lr_scale)
         self.replay = TokenReplay(replay_size)
