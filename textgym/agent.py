@@ -78,7 +78,9 @@ class Agent(ABC):
         policy_class: `CausalLMPolicy`, or a subclass that the algorithm needs.
         learns: False for an agent that no token budget improves.
         search_space: What `textgym tune` tries, setting → `Range` or `Choice`; a subclass declares its own settings, inherits the rest, and
-            takes one out with None. Settings that an agent does not take are ignored.
+            takes one out with None. Settings that an agent does not take, or refuses, are ignored.
+        refuses: Settings of its base classes that an agent does not take, setting → why. They are in no search space and no table of settings,
+            and any value of theirs but 0 or None is an error.
         writes_with_reward: True for an agent that asks the reward while it writes.
         env: The stable-baselines3 face of the task.
         policy: The policy being improved.
@@ -97,6 +99,7 @@ class Agent(ABC):
     name = ""
     learns = True
     writes_with_reward = False
+    refuses: ClassVar[Mapping[str, str]] = {}
     search_space: ClassVar[SearchSpace] = {"learning_rate": Range(5e-5, 3e-3, log=True), "kl_coef": Range(0.02, 0.5, log=True)}
     policy_class: type[CausalLMPolicy] = CausalLMPolicy
     policy: CausalLMPolicy
@@ -167,7 +170,10 @@ class Agent(ABC):
         self.logger = logger
 
     def kl_coefficient(self, given: float | None) -> float:
-        """Return the KL penalty's coefficient: as given, or by default 0.1 with a reference model and 0 without one."""
+        """Return the KL penalty's coefficient: as given, or by default 0.1 with a reference model and 0 without one; 0 where it is refused."""
+        if "kl_coef" in self.refuses:
+            _check_not_refused(type(self), {"kl_coef": given})
+            return 0.0
         if given is None:
             return DEFAULT_KL_COEF if self.reference_model is not None else 0.0
         if given > 0 and self.reference_model is None:
@@ -337,16 +343,29 @@ def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **chang
 
 def _check_settings(name: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:
     """Raise for a setting that neither the agent nor, if it passes settings on, the classes it is built on take."""
+    _check_not_refused(factory, settings)
     known = agent_settings(factory)
     for setting in settings:
-        if setting not in known:
+        if setting not in known and setting not in _refused(factory):
             near = get_close_matches(setting, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidArgumentError(f"agent {name!r} has no setting {setting!r}: {hint}settings: {', '.join(known)}")
 
 
+def _refused(factory: Callable[..., Any]) -> Mapping[str, str]:
+    """Return the settings that an agent refuses, setting → why; a function that makes agents may have an attribute `refuses`, too."""
+    found: Mapping[str, str] = getattr(factory, "refuses", {})
+    return found
+
+
+def _check_not_refused(factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    for setting, why in _refused(factory).items():
+        if settings.get(setting):
+            raise InvalidArgumentError(f"{factory.__name__}: {why}; leave {setting}={settings[setting]} out")
+
+
 def agent_settings(factory: Callable[..., Any]) -> dict[str, Any]:
-    """Return every setting that an agent takes with its default, its own first.
+    """Return every setting that an agent takes with its default, its own first; none that it refuses.
 
     Args:
         factory: The agent's class, whose base classes are asked as long as settings are passed on, or a function.
@@ -362,7 +381,7 @@ def agent_settings(factory: Callable[..., Any]) -> dict[str, Any]:
         found |= {p.name: p.default for p in named if p.name not in found and p.default is not p.empty}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return found
+    return {name: default for name, default in found.items() if name not in _refused(factory)}
 
 
 def agent_search_space(factory: Callable[..., Any]) -> dict[str, Range | Choice]:

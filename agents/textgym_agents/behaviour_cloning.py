@@ -53,7 +53,8 @@ class BehaviourCloningAgent(TextAgent):
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
 
-    search_space: ClassVar[SearchSpace] = {"kl_coef": None, "share": Range(0.05, 1.0, log=True)}
+    refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "it learns from given texts, not from rewards"}
+    search_space: ClassVar[SearchSpace] = {"share": Range(0.05, 1.0, log=True)}
 
     def __init__(self, task: str | Task, share: float = 0.25, data: str | os.PathLike[str] = REFERENCES, **settings: Any) -> None:
         super().__init__(task, **settings)

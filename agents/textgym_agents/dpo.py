@@ -25,7 +25,7 @@ class DPOAgent(TextAgent):
 
     Of `group_size` texts per prompt the best and the worst by the reward are a pair (chosen c, rejected r); the loss is
     −log σ(β [log π(c)/π_ref(c) − log π(r)/π_ref(r)]), a mean over pairs, where the log-probabilities are those of whole texts. Its optimum is
-    that of the Bradley-Terry reward less β times the KL with π_ref, so `kl_coef` must be left out. With `data` the pairs are given ones, dealt
+    that of the Bradley-Terry reward less β times the KL with π_ref, so there is no `kl_coef`. With `data` the pairs are given ones, dealt
     out in shuffled rounds of `n_envs` texts (offline DPO); nothing is generated then, and the budget counts the tokens read.
 
     Args:
@@ -40,8 +40,8 @@ class DPOAgent(TextAgent):
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
 
+    refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "beta is the coefficient of the KL"}
     search_space: ClassVar[SearchSpace] = {
-        "kl_coef": None,  # β is the coefficient
         "beta": Range(0.03, 0.5, log=True),
         "updates": Range(1, 4),
         "group_size": Choice((4, 8)),
@@ -61,9 +61,7 @@ class DPOAgent(TextAgent):
             raise InvalidArgumentError(f"beta must be greater than 0, got {beta}")
         if writer not in ("policy", "start"):
             raise InvalidArgumentError(f"writer must be 'policy' or 'start', got {writer!r}")
-        if settings.get("kl_coef"):
-            raise InvalidArgumentError(f"dpo: beta is the coefficient of the KL; leave kl_coef={settings['kl_coef']} out")
-        super().__init__(task, **{**settings, "kl_coef": 0.0})
+        super().__init__(task, **settings)
         if group_size < 2 or self.env.num_envs % group_size or updates < 1:
             raise InvalidArgumentError(
                 f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, at least 2, and updates at least 1, got {updates}"

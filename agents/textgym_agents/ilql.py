@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ class ILQLAgent(TextAgent):
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
 
+    refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "beta says how far it leaves the language model"}
     policy_class = AdvantageShiftedPolicy
     policy: AdvantageShiftedPolicy
 
@@ -76,10 +77,8 @@ class ILQLAgent(TextAgent):
         for name, weight in (("cql_coef", cql_coef), ("bc_coef", bc_coef), ("awac_coef", awac_coef)):
             if not weight >= 0:
                 raise InvalidArgumentError(f"{name} must be at least 0, got {weight}")
-        if settings.get("kl_coef"):
-            raise InvalidArgumentError(f"ilql: beta says how far it leaves the language model; leave kl_coef={settings['kl_coef']} out")
         self.beta, self.train_lm = beta, train_lm
-        super().__init__(task, **{**settings, "kl_coef": 0.0})
+        super().__init__(task, **settings)
         self.tau, self.cql_coef, self.bc_coef, self.awac_coef = tau, cql_coef, bc_coef if self.train_lm else 0.0, awac_coef
         self.gamma, self.path_lambda, self.polyak = gamma, path_lambda, polyak
         self.texts = given_texts(self.env.mdp, data)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from textgym.errors import InvalidArgumentError
 from textgym.learning.micro_batches import MicroBatch, micro_batches
-from textgym.learning.q_agent import QAgent, without_kl_coef
+from textgym.learning.q_agent import QAgent
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import GeneratedText
 from textgym.tasks import Task
@@ -80,7 +80,7 @@ class SACAgent(QAgent):
 
     Args:
         task: As for `textgym.make_agent`.
-        alpha: α at the start, reward units per nat. It takes the place of `kl_coef`, which must be left out or 0.
+        alpha: α at the start, reward units per nat. It takes the place of `kl_coef`.
         alpha_lr: Step of log α, per nat off the target; 0 keeps α.
         target_kl: Nats per token from the reference model that α steers to.
         target_entropy: Nats per token that α steers to without a reference model.
@@ -88,6 +88,7 @@ class SACAgent(QAgent):
         **settings: Those of `textgym.learning.q_agent.QAgent` (`path_lambda`, `replay_size`, `updates`, `tau`, ...), `TextAgent`, `Agent`.
     """
 
+    refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "alpha is the coefficient of the KL"}
     policy_class = ActorCriticPolicy
     policy: ActorCriticPolicy
     target: ActorCriticPolicy
@@ -107,7 +108,7 @@ class SACAgent(QAgent):
         for name, number in (("alpha_lr", alpha_lr), ("target_kl", target_kl), ("target_entropy", target_entropy)):
             if not number >= 0:
                 raise InvalidArgumentError(f"{name} must be at least 0, got {number}")
-        super().__init__(task, **without_kl_coef("sac", {**settings, "value_lr_scale": value_lr_scale}))
+        super().__init__(task, value_lr_scale=value_lr_scale, **settings)
         self.log_alpha, self.alpha_lr = math.log(alpha), alpha_lr
         self.target_distance = -target_entropy if self.reference is None else target_kl
         self.training_modules["critics"] = self.policy.critics

@@ -40,13 +40,6 @@ def path_targets(rewards: Floats, values: Floats, advantages: Floats, gamma: flo
     return values + advantages + generalized_advantages(rewards - advantages, values, gamma, lam)
 
 
-def without_kl_coef(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with `kl_coef` 0, for an agent whose `alpha` is the coefficient of the KL; raises if it was given."""
-    if settings.get("kl_coef"):
-        raise InvalidArgumentError(f"{name}: alpha is the coefficient of the KL; leave kl_coef={settings['kl_coef']} out")
-    return {**settings, "kl_coef": 0.0}
-
-
 class QAgent(TextAgent):
     """Writes texts, keeps them, and regresses Q of replayed tokens on targets of a lagging copy. Subclasses say what Q is.
 
