@@ -177,3 +177,17 @@ def test_a_model_that_began_without_weights_is_resumed_exactly(name, tmp_path):
     resumed.learn(16)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(agent.policy.parameters(), resumed.policy.parameters(), strict=True))
     assert textgym.load_agent(tmp_path / "agent", value_gradient=0.5).value_gradient == 0.5
+
+
+def test_a_top_k_bounds_what_dqn_writes_and_not_its_targets():
+    agent, whole = (make("dqn", n_envs=4, top_k=top_k) for top_k in (1, 0))
+    for each in (agent, whole):
+        torch.manual_seed(1)
+        with torch.no_grad():  # so that policy and target find other tokens best
+            for p in [*each.policy.parameters(), *each.target.parameters()]:
+                p.add_(0.3 * torch.randn_like(p))
+    (batch,) = micro_batches(whole.write_groups(), 10**6, agent.device)
+    found = [torch.stack([*each.q_of_tokens(batch), *each.target_values(batch)]) for each in (agent, whole)]
+    assert (agent._best_tokens != agent.hidden_and_logits(agent.target, batch)[1].argmax(-1)).any()
+    torch.testing.assert_close(*found)
+    assert found[0].abs().max() < 100

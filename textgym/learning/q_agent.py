@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -122,10 +123,17 @@ class QAgent(TextAgent):
 
     # --- pieces of a loss ----------------------------------------------------------------------------------------------------------
 
-    def hidden_and_logits(self, policy: CausalLMPolicy, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the hidden states (T, hidden) for heads of values, and the logits (T, vocab) under the sampling rule, of policy or target."""
+    def hidden_and_logits(self, policy: CausalLMPolicy, batch: MicroBatch, top_k: bool = True) -> tuple[Tensor, Tensor]:
+        """Return the hidden states (T, hidden) for heads of values, and the logits (T, vocab) under the sampling rule, of policy or target.
+
+        Args:
+            policy: Which of the two.
+            batch: Texts with T tokens.
+            top_k: False leaves tokens beyond the rule's top k theirs, for a Q of which they are a part.
+        """
         hidden = policy.lm.packed_hidden(batch.packed)
-        logits = policy.rule.apply(policy.lm.logits(hidden), policy.allowed, chosen=batch.packed.actions)
+        rule = policy.rule if top_k else replace(policy.rule, top_k=0)
+        logits = rule.apply(policy.lm.logits(hidden), policy.allowed, chosen=batch.packed.actions)
         return torch.lerp(hidden.detach(), hidden, self.value_gradient).float(), logits
 
     def targets(self, batch: MicroBatch, texts: Sequence[GeneratedText], values: Tensor, advantages: Tensor) -> Tensor:
