@@ -84,7 +84,16 @@ def test_pairs_and_experts_are_best_and_worst_and_skip_groups_without_difference
     experts = expert.experts(texts, totals.ravel())
     assert len(experts) == mixed
     assert all(t.rewards.sum() == 1 for t in experts)
-    assert expert.experts(texts[:4], np.array([np.nan, 1.0, 0.0, np.nan])) == [texts[1]]
+    group = texts[4 * int((totals.max(1) > totals.min(1)).argmax()) :][:4]
+    assert expert.experts(group, np.array([np.nan, 1.0, 0.0, np.nan])) == [group[1]]
+
+
+def test_an_expert_is_better_by_the_reward_and_not_by_the_penalty_alone():
+    agent = made("expert-iteration", "ReviewContinuation", reward=lambda e: [1.0] * len(e), max_new_tokens=4)
+    texts = agent.write_groups(4)
+    assert agent.experts(texts, np.linspace(0.0, 0.7, 8)) == []
+    agent.iterate()
+    assert agent.n_tokens_trained == 0
 
 
 def test_best_share_keeps_ties():
