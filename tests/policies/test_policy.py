@@ -377,6 +377,11 @@ def test_bad_input_is_one_line(task, model_folder):
         make_ppo(task, policy={"temperature": 0.0})
     with pytest.raises(textgym.InvalidArgumentError, match="needs reference_model="):
         make_ppo(task, buffer={"kl_coef": 0.1, "reference_model": None})
+    with pytest.raises(textgym.InvalidArgumentError, match=r"kl_target=0.5 scales kl_coef, which is 0 and would stay 0"):
+        make_ppo(task, buffer={"kl_coef": 0.0, "kl_target": 0.5})
+    for bad in ({"kl_coef": -0.1}, {"kl_coef": 0.1, "kl_target": 0.0}):
+        with pytest.raises(textgym.InvalidArgumentError, match="must be"):
+            make_ppo(task, buffer=bad)
     buffer = make_ppo(task).rollout_buffer
     with pytest.raises(textgym.InvalidArgumentError, match="the ratio would broadcast"):
         buffer.add(make_vec_env(task, 6).reset(), np.zeros(6), np.zeros(6), np.ones(6), torch.zeros(6, 1), torch.zeros(6, 1))

@@ -30,7 +30,7 @@ class SB3Agent(Agent):
         hyperparameters: Its arguments beside policy and environment.
         kl_coef: Coefficient of the KL penalty with the model the agent starts from, see `EpisodeRolloutBuffer`; by default 0.1, or 0 where
             that model has no weights yet.
-        kl_target: Steer the coefficient to this KL per token; None keeps it fixed.
+        kl_target: Steer the coefficient, above 0 at the start, to this KL per token; None keeps it fixed.
         **settings: Those of `Agent`.
     """
 
