@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -192,8 +193,9 @@ class Agent(ABC):
         """Return arguments of the policy beside those that every agent sets; a subclass that has some says so here."""
         return {}
 
-    def make_reference(self) -> ReferenceModel | None:
-        """Return the frozen reference model, None without one; a policy with adapters is its own."""
+    @cached_property
+    def reference(self) -> ReferenceModel | None:
+        """The frozen reference model, None without one; loaded when it is first asked for. A policy with adapters is its own."""
         return None if self.reference_model is None else ReferenceModel(self.reference_model, self.device, adapted=self.policy.lm)
 
     def generate(

@@ -32,7 +32,8 @@ class ReinforceAgent(TextAgent):
             the other texts of the same prompt (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740, RLOO); "learned": the value head.
         group_size: Texts per prompt with "leave-one-out".
         vf_coef: Weight of the value loss with "learned".
-        normalize_advantage: Divide advantages by their standard deviation over the iteration.
+        normalize_advantage: Divide advantages by their standard deviation over the iteration; not with "learned", whose advantages are only
+            known in the update.
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, `kl_coef`, ...) and `textgym.agent.Agent`.
     """
 

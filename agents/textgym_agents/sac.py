@@ -110,7 +110,7 @@ class SACAgent(QAgent):
                 raise InvalidArgumentError(f"{name} must be at least 0, got {number}")
         super().__init__(task, value_lr_scale=value_lr_scale, **settings)
         self.log_alpha, self.alpha_lr = math.log(alpha), alpha_lr
-        self.target_distance = -target_entropy if self.reference is None else target_kl
+        self.target_distance = -target_entropy if self.reference_model is None else target_kl
         self.training_modules["critics"] = self.policy.critics
 
     def iterate(self) -> int:

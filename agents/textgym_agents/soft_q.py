@@ -36,7 +36,7 @@ class SoftQAgent(DuelingQAgent):
             raise InvalidArgumentError(f"alpha must be greater than 0, got {alpha}")
         super().__init__(task, **settings)
         self.alpha = alpha
-        self.kl_coef = 0.0 if self.reference is None else alpha
+        self.kl_coef = 0.0 if self.reference_model is None else alpha
 
     def q_of_tokens(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return V and α log π of the policy."""

@@ -33,7 +33,6 @@ class TextAgent(Agent):
     Attributes:
         rng: Draws prompts and samples; part of the saved state.
         optimisation: Steps on the policy.
-        reference: The frozen reference model, None without one.
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class TextAgent(Agent):
         self.kl_coef = self.kl_coefficient(kl_coef)
         self.policy = self.make_policy()
         self.optimisation = Optimisation(self.policy, learning_rate, max_grad_norm, lr_schedule)
-        self.reference = self.make_reference()
         self.rng = np.random.default_rng(self.seed)
         self._goal = 0
 
