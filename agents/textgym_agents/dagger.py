@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from textgym.errors import InvalidArgumentError
 from textgym.learning.expert import ExpertTokens
+from textgym.learning.negative_log_likelihood import negative_log_likelihood
 from textgym.learning.replay import TokenReplay
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import Choice, GeneratedText, write_rows
 from textgym.tasks import Task
-from textgym_agents.behaviour_cloning import negative_log_likelihood
 
 
 class DAggerAgent(TextAgent):

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from textgym.errors import InvalidArgumentError
+from textgym.learning.negative_log_likelihood import negative_log_likelihood
 from textgym.learning.text_agent import TextAgent
 from textgym.learning.text_groups import Floats, differing_groups, place_of_best, total_rewards
 from textgym.policies.generation import GeneratedText
 from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
-from textgym_agents.behaviour_cloning import negative_log_likelihood
 
 
 class ExpertIterationAgent(TextAgent):
@@ -30,13 +30,9 @@ class ExpertIterationAgent(TextAgent):
 
     def __init__(self, task: str | Task, group_size: int = 4, updates: int = 2, **settings: Any) -> None:
         super().__init__(task, **settings)
-        if group_size < 2 or self.env.num_envs % group_size:
-            raise InvalidArgumentError(
-                f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, which must be at least 2"
-            )
         if updates < 1:
             raise InvalidArgumentError(f"updates must be at least 1, got {updates}")
-        self.group_size, self.updates = group_size, updates
+        self.group_size, self.updates = self.check_group_size(group_size), updates
 
     def iterate(self) -> int:
         """Write groups of texts, keep each group's best, imitate them."""

@@ -6,15 +6,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from textgym.errors import InvalidArgumentError
+from textgym.learning.given_data_agent import GivenDataAgent
 from textgym.learning.given_texts import OFFLINE, Rounds, given_texts
-from textgym.learning.micro_batches import MicroBatch, micro_batches
-from textgym.learning.q_agent import path_targets
-from textgym.learning.text_agent import TextAgent
+from textgym.learning.micro_batches import micro_batches
+from textgym.learning.path_targets import batch_targets
 from textgym.policies.advantage_shifted_policy import AdvantageShiftedPolicy
 from textgym.policies.generation import GeneratedText
 from textgym.tasks import Task
@@ -25,7 +24,7 @@ def expectile_loss(gaps: Tensor, tau: float) -> Tensor:
     return torch.where(gaps < 0, 1 - tau, tau) * gaps.square()
 
 
-class ILQLAgent(TextAgent):
+class ILQLAgent(GivenDataAgent):
     """Implicit language Q-learning (Snell et al. 2022, arXiv:2206.11871) on texts with rewards that somebody else wrote.
 
     On the language model sit two Q heads, their lagging copies Q̂ (of which the lesser counts) and a V head. A token's loss is
@@ -82,7 +81,7 @@ class ILQLAgent(TextAgent):
         self.tau, self.cql_coef, self.bc_coef, self.awac_coef = tau, cql_coef, bc_coef if self.train_lm else 0.0, awac_coef
         self.gamma, self.path_lambda, self.polyak = gamma, path_lambda, polyak
         self.texts = given_texts(self.env.mdp, data)
-        self._rounds = Rounds(len(self.texts))
+        self.rounds = Rounds(len(self.texts))
         self.policy.heads.start_at(float(np.mean([t.rewards.sum() for t in self.texts])))
         self.writing_modules["heads"] = self.policy.heads
 
@@ -92,7 +91,7 @@ class ILQLAgent(TextAgent):
 
     def iterate(self) -> int:
         """Take one step on the next texts, and move the lagging copies."""
-        texts = [self.texts[i] for i in self._rounds.deal(self.env.num_envs, self.rng)]
+        texts = [self.texts[i] for i in self.rounds.deal(self.env.num_envs, self.rng)]
         self.log_update(self.optimisation.step(self.losses(texts), self.progress))
         self.policy.heads.move_target(self.polyak)
         read = sum(len(t.action_ids) for t in texts)
@@ -106,7 +105,8 @@ class ILQLAgent(TextAgent):
         for batch in micro_batches(texts, self.batch_size, self.device):
             tokens, hidden = batch.packed.actions, policy.lm.packed_hidden(batch.packed)
             values, lagging = policy._values(hidden), heads.target_of(hidden, tokens)
-            targets = self.targets(batch, texts, values.detach(), lagging)
+            gaps = lagging.double() - values.detach().double()
+            targets = batch_targets(batch, texts, values.detach(), gaps, self.gamma, self.path_lambda)
             losses = {"q_loss": values.new_zeros(()), "v_loss": expectile_loss(lagging - values, self.tau).sum() / n_tokens}
             for head in heads.q:
                 if self.cql_coef:
@@ -128,19 +128,3 @@ class ILQLAgent(TextAgent):
                 {name: part.item() for name, part in {"loss": loss, **losses}.items()}
                 | {name: numbers.sum().item() / n_tokens for name, numbers in figures.items()},
             )
-
-    def targets(self, batch: MicroBatch, texts: Sequence[GeneratedText], values: Tensor, lagging: Tensor) -> Tensor:
-        """Return y of every token, (T,)."""
-        ends = np.cumsum([len(texts[i].action_ids) for i in batch.indices])[:-1]
-        v, q = (np.split(numbers.double().cpu().numpy(), ends) for numbers in (values, lagging))
-        found = [path_targets(texts[i].rewards, v[k], q[k] - v[k], self.gamma, self.path_lambda) for k, i in enumerate(batch.indices)]
-        return torch.from_numpy(np.concatenate(found).astype(np.float32)).to(self.device)
-
-    def state(self) -> dict[str, Any]:
-        """Return the state with the texts still to come in this round."""
-        return {**super().state(), "order": self._rounds.order}
-
-    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` and `arrays` returned."""
-        super().load_state(state, arrays)
-        self._rounds.order = list(state["order"])

@@ -9,6 +9,7 @@ import torch
 import textgym
 from textgym.experiments.evaluate import evaluate
 from textgym.learning.given_texts import best_share, reference_texts
+from textgym.learning.negative_log_likelihood import negative_log_likelihood
 from textgym.policies.reference import ReferenceModel
 
 
@@ -41,8 +42,6 @@ def agree(ours, theirs):
 
 
 def test_behaviour_cloning_loss_by_hand():
-    from textgym_agents.behaviour_cloning import negative_log_likelihood
-
     agent = made("bc", "ReviewContinuation", max_new_tokens=6, n_envs=4)
     texts = agent.texts[:5]
     ours = gradient(negative_log_likelihood(agent.policy, texts, batch_size=7), agent.policy)

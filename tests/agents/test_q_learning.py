@@ -11,7 +11,7 @@ import textgym
 from tests.agents.dynamic_programming import learnt_q, one_token_texts, optimal_values, value
 from textgym.agent import Agent
 from textgym.learning.micro_batches import micro_batches
-from textgym.learning.q_agent import path_targets
+from textgym.learning.path_targets import path_targets
 
 ALPHA = 0.2
 
