@@ -15,8 +15,9 @@ import textgym
 from textgym.reward_modeling.data.judgement_source import load_judgements
 from textgym.reward_modeling.data.writing import write_judgements
 from textgym.reward_modeling.models.fitted_reward import FittedReward
+from textgym.reward_modeling.overoptimization.curve import Curve
 from textgym.reward_modeling.overoptimization.report import figure, rows, verdict, write_overoptimization
-from textgym.reward_modeling.overoptimization.run import COMBINATIONS, Curve, Overoptimization, OveroptimizationConfig, overoptimize
+from textgym.reward_modeling.overoptimization.run import COMBINATIONS, Overoptimization, OveroptimizationConfig, overoptimize
 from textgym.reward_modeling.overoptimization.scaling_forms import ScalingForm, best_of_n, fit_scaling_form, kl_of_best_of_n
 
 
@@ -139,28 +140,52 @@ def _curve(how: str, gold: Any) -> Curve:
 
 TURNS = [[0, 1.0, 0.2], [0, 1.1, 0.3], [0, 0.9, 0.1]]
 RISES = [[0, 0.2, 1.0], [0, 0.3, 1.1], [0, 0.1, 0.9]]
-UNSURE = [[0, 1.0, 0.2], [0, 0.6, 1.1], [0, 0.9, 0.4]]
+UNSURE = [[0, 1.0, 0.2], [0, 0.8, 1.1], [0, 0.9, 0.4]]
+NOISE = [[0, 1.0, 0.0], [0, 0.0, 0.5], [0, 0.4, 0.1]]  # the first seed alone makes the middle the highest
 
 
 def test_turning_over_is_seen() -> None:
     curve = _curve("single", TURNS)
     assert curve.turns_over
-    assert curve.fall.value == pytest.approx(0.8)
+    assert curve.surely_turns_over
+    assert (curve.rise.value, curve.fall.value, curve.proxy_gain.value) == pytest.approx((1.0, 0.8, 1.0))
     assert curve.kl_at_peak.value == pytest.approx(1)
     np.testing.assert_allclose(_curve("single", UNSURE).kl_at_peaks, [1, 4.1, 0.9])
     assert not _curve("single", RISES).turns_over
-    assert not Curve(
-        100, "single", curve.kl, -curve.proxy, curve.gold, curve.form
-    ).turns_over  # the proxy falls as well: no over-optimisation
+    assert not _curve("single", -np.array(RISES)).turns_over  # it never rose: a useless proxy, not an over-optimised one
+    assert not replace(curve, proxy=-curve.proxy).turns_over  # the proxy falls as well: no over-optimisation
+
+
+def test_each_seeds_peak_is_chosen_by_the_others() -> None:
+    curve = _curve("single", NOISE)
+    assert curve.peak == 1
+    np.testing.assert_array_equal(curve.peaks, [2, 1, 1])
+    assert curve.fall.value == pytest.approx((0 + -0.5 + 0.3) / 3)
+    assert not curve.turns_over
+
+
+def _fall_and_rise_of_many(truth: Any) -> np.ndarray[Any, Any]:
+    """Return (runs, 2) of fall and rise of curves with this true gold score and noise of one unit, six seeds each."""
+    rng = np.random.default_rng(0)
+    zeros, form = np.zeros((6, len(truth))), fit_scaling_form([0, 1, 2], [0, 1, 0], "rl")
+    curves = [Curve(30, "single", zeros, zeros, np.array(truth) + rng.normal(size=zeros.shape), form) for _ in range(500)]
+    return np.array([(curve.fall.value, curve.rise.value) for curve in curves])
+
+
+def test_noise_neither_rises_nor_falls_and_a_planted_turn_over_is_found() -> None:
+    noise = _fall_and_rise_of_many([0.0] * 9)
+    np.testing.assert_allclose(noise.mean(0), 0, atol=4 * noise.std() / math.sqrt(len(noise)))
+    planted = _fall_and_rise_of_many([0.0, 1, 2, 4, 3, 2, 1, 1, 1])
+    np.testing.assert_allclose(planted.mean(0), [3, 4], atol=0.1)
 
 
 @pytest.mark.parametrize(
     ("single", "ensemble", "parts", "turned"),
     [
-        (TURNS, RISES, ["turns over at a KL of 1.0 nats", 'The ensemble "mean" delays it', "ends higher"], "yes"),
+        (TURNS, RISES, ["turns over: it rises by 1.00 [0.75, 1.25] up to a KL of 1.0 nats and falls by 0.80 [0.80, 0.80]", 'The ensemble "mean" delays it', "ends higher"], "yes"),
         (TURNS, TURNS, ["neither delays nor hastens it distinguishably", "ends neither higher nor lower distinguishably"], "yes"),
         (RISES, TURNS, ["does not turn over (it is highest at the end): there is nothing to delay"], "no"),
-        (UNSURE, [[0, 0.2, -1], [0, 0.3, -1.0], [0, 0.1, -1]], ["not distinguishable from none", "ends lower"], "on average"),
+        (UNSURE, [[0, 0.2, -1], [0, 0.3, -1.0], [0, 0.1, -1]], ["the fall cannot be told from none", "ends lower"], "on average"),
     ],
 )
 def test_the_verdict_is_computed(single: Any, ensemble: Any, parts: list[str], turned: str) -> None:

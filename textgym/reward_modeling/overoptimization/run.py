@@ -30,6 +30,7 @@ from textgym.reward_modeling.data.splits import cluster_names
 from textgym.reward_modeling.fitting.fit import fit_reward_model
 from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
 from textgym.reward_modeling.models.fitted_reward import FittedReward, scores_of_models
+from textgym.reward_modeling.overoptimization.curve import Curve, over_seeds
 from textgym.reward_modeling.overoptimization.scaling_forms import Form, ScalingForm, best_of_n, fit_scaling_form, kl_of_best_of_n
 from textgym.reward_modeling.scorers import scorer_class
 from textgym.rewards.combination import Combination, combine
@@ -90,57 +91,6 @@ class OveroptimizationConfig:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One proxy or ensemble under growing optimisation pressure.
-
-    Attributes:
-        size: Training texts behind it.
-        how: "single" or how the ensemble is combined.
-        kl: Nats per text from the untrained model, (seeds, points).
-        proxy, gold: Mean scores, (seeds, points); the first point is the untrained model.
-        form: Fitted to the gold score's gain, averaged over the seeds.
-    """
-
-    size: int
-    how: str
-    kl: Array
-    proxy: Array
-    gold: Array
-    form: ScalingForm
-
-    @property
-    def turns_over(self) -> bool:
-        """Whether, on average over the seeds, the gold score first rises, then falls while the proxy goes on rising."""
-        best = self.peak
-        return bool(0 < best < self.gold.shape[1] - 1 and self.proxy.mean(0)[-1] > self.proxy.mean(0)[best] and self.fall.value > 0)
-
-    @property
-    def peak(self) -> int:
-        """The point at which the gold score, averaged over the seeds, is highest."""
-        return int(self.gold.mean(0).argmax())
-
-    @property
-    def fall(self) -> Estimate:
-        """Gold score at `peak` minus that at the end, over the seeds."""
-        return over_seeds(self.gold[:, self.peak] - self.gold[:, -1])
-
-    @property
-    def kl_at_peaks(self) -> Array:
-        """KL at which each seed's own gold score is highest, (seeds,); the last point's where it never falls."""
-        return np.asarray(self.kl[np.arange(len(self.kl)), self.gold.argmax(1)], np.float64)
-
-    @property
-    def kl_at_peak(self) -> Estimate:
-        """KL at which the gold score is highest, over the seeds."""
-        return over_seeds(self.kl_at_peaks)
-
-    @property
-    def end(self) -> Estimate:
-        """Gold score at the end, over the seeds."""
-        return over_seeds(self.gold[:, -1])
-
-
-@dataclass(frozen=True)
 class Overoptimization:
     """The outcome: curves of best-of-n and of RL, one for each size and combination."""
 
@@ -154,15 +104,6 @@ class Overoptimization:
         by_name = {curve.how: curve for curve in curves if curve.size == size}
         mixed, single = by_name[how], by_name[SINGLE]
         return over_seeds(mixed.kl_at_peaks - single.kl_at_peaks), over_seeds(mixed.gold[:, -1] - single.gold[:, -1])
-
-
-def over_seeds(values: Array) -> Estimate:
-    """Return the mean over seeds, (seeds,), with its 95 % Student interval."""
-    from scipy.stats import t
-
-    mean, n = float(values.mean()), len(values)
-    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-    return Estimate(mean, mean - half, mean + half)
 
 
 def _optimised(models: Sequence[FittedReward], how: str, coef: float) -> FittedReward | FittedEnsemble:
