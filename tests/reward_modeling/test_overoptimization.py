@@ -15,10 +15,13 @@ import textgym
 from textgym.reward_modeling.data.judgement_source import load_judgements
 from textgym.reward_modeling.data.writing import write_judgements
 from textgym.reward_modeling.models.fitted_reward import FittedReward
-from textgym.reward_modeling.overoptimization.curve import Curve
+from textgym.reward_modeling.overoptimization.config import COMBINATIONS, OveroptimizationConfig
+from textgym.reward_modeling.overoptimization.curve import Curve, at_levels
 from textgym.reward_modeling.overoptimization.report import figure, rows, verdict, write_overoptimization
-from textgym.reward_modeling.overoptimization.run import COMBINATIONS, Overoptimization, OveroptimizationConfig, overoptimize
+from textgym.reward_modeling.overoptimization.run import Overoptimization, overoptimize
+from textgym.reward_modeling.overoptimization.run_folder import RunFolder
 from textgym.reward_modeling.overoptimization.scaling_forms import ScalingForm, best_of_n, fit_scaling_form, kl_of_best_of_n
+from textgym.reward_modeling.overoptimization.selection import write_samples
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 6])
@@ -92,40 +95,66 @@ def test_a_whole_run_is_reported_and_goes_on_where_it_was(tmp_path: Path) -> Non
         gold_scorer="tfidf",
         proxy_scorer="tfidf",
         sizes=(40,),
+        seeds=3,
         members=2,
         prompts=3,
         samples=8,
         tokens=200,
-        evaluations=2,
+        evaluations=4,
+        points=3,
+        max_kl=0.5,
+        first_seed=5,
         validation_prompts=8,
         settings={"n_envs": 8, "max_new_tokens": 6},
     )
     first = overoptimize(config, run)
     assert [(c.how, c.kl.shape) for c in first.best_of_n] == [(h, (3, 4)) for h in ("single", "mean", "min", "uncertainty-weighted")]
-    assert all(c.gold.shape == (3, 3) and (c.kl[:, 0] == 0).all() and (c.kl >= 0).all() for c in first.rl)
+    assert all(c.gold.shape == (3, 3) and (c.kl[:, 0] == 0).all() and (c.kl <= 0.5).all() for c in first.rl)
     for curve in (*first.best_of_n, *first.rl):
         assert np.isfinite([curve.proxy, curve.gold]).all()
     rising = first.best_of_n[0].proxy.mean(0)
     assert (np.diff(rising) > 0).all()  # the best of more is better, by what it is chosen by
     write_overoptimization(first, run / "report.html")
     assert "Best of n" in (run / "report.html").read_text()
-    point = json.loads((run / "rl" / "40-min-1.json").read_text())[-1]
+    prompts = [{prompt for prompt, _ in json.loads((run / "samples" / f"{seed}.json").read_text())} for seed in (5, 6, 7)]
+    assert len(set.union(*prompts)) == 9  # no prompt serves two seeds
+    point = json.loads((run / "rl" / "40-min-6.json").read_text())[-1]
     gold = FittedReward(str(run / "gold"))
     assert point["gold"] == pytest.approx(gold.score([textgym.Episode(*text) for text in point["texts"]]).mean())
-    for name in ("rl/40-min-1.json", "rl/40-mean-0.json", "scores.json"):  # as if it had been interrupted there
+    for name in ("rl/40-min-6.json", "rl/40-mean-5.json", "scores/7.json"):  # as if it had been interrupted there
         (run / name).unlink()
     steps: list[str] = []
     again = overoptimize(config, run, lambda done, total, note: steps.append(f"{done}/{total}"), processes=2)
-    assert steps[-1] == "18/18"
+    assert steps[-1] == "22/22"
     for one, other in zip((*first.best_of_n, *first.rl), (*again.best_of_n, *again.rl), strict=True):
         np.testing.assert_array_equal(one.gold, other.gold)
     with pytest.raises(textgym.RunDirectoryError, match="other settings"):
         overoptimize(replace(config, tokens=300), run)
 
 
+def test_more_prompts_than_there_are_is_one_line(tmp_path: Path) -> None:
+    config = OveroptimizationConfig(prompts=1000, seeds=3)
+    with pytest.raises(textgym.InvalidArgumentError, match="3000 validation prompts, and ReviewContinuation-v0 has"):
+        write_samples(config, RunFolder(tmp_path, config), 0)
+
+
+def test_a_run_is_read_at_levels_of_kl() -> None:
+    kl, scores = np.array([0, 1, 1, 0.5, 9.0]), np.array([0, 5, 1, 2, 6.0])
+    found = at_levels(np.array([0, 0.25, 1, 4, 9, 16.0]), kl, scores)
+    np.testing.assert_allclose(found[0], [0, 0.25, 1, 4, 9, 9])  # it never was at 16
+    np.testing.assert_allclose(found[1], [0, 1, 2, 4, 6, 6])  # straight over √KL; of three measurements at 1, the last
+    np.testing.assert_allclose(at_levels(np.array([0, 4.0]), np.zeros(2), scores[:2]), [[0, 0], [5, 5]])
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
-    [({"seeds": 2}, "seeds must be at least 3"), ({"sizes": ()}, "sizes"), ({"sizes": (5,)}, "20 or more"), ({"members": 1}, "members")],
+    [
+        ({"seeds": 2}, "seeds must be at least 3"),
+        ({"sizes": ()}, "sizes"),
+        ({"sizes": (5,)}, "20 or more"),
+        ({"members": 1}, "members"),
+        ({"max_kl": 0}, "max_kl"),
+    ],
 )
 def test_a_run_that_cannot_be_is_one_line(options: dict[str, Any], part: str) -> None:
     with pytest.raises(textgym.InvalidArgumentError, match=part):
@@ -182,7 +211,16 @@ def test_noise_neither_rises_nor_falls_and_a_planted_turn_over_is_found() -> Non
 @pytest.mark.parametrize(
     ("single", "ensemble", "parts", "turned"),
     [
-        (TURNS, RISES, ["turns over: it rises by 1.00 [0.75, 1.25] up to a KL of 1.0 nats and falls by 0.80 [0.80, 0.80]", 'The ensemble "mean" delays it', "ends higher"], "yes"),
+        (
+            TURNS,
+            RISES,
+            [
+                "turns over: it rises by 1.00 [0.75, 1.25] up to a KL of 1.0 nats and falls by 0.80 [0.80, 0.80]",
+                'The ensemble "mean" delays it',
+                "ends higher",
+            ],
+            "yes",
+        ),
         (TURNS, TURNS, ["neither delays nor hastens it distinguishably", "ends neither higher nor lower distinguishably"], "yes"),
         (RISES, TURNS, ["does not turn over (it is highest at the end): there is nothing to delay"], "no"),
         (UNSURE, [[0, 0.2, -1], [0, 0.3, -1.0], [0, 0.1, -1]], ["the fall cannot be told from none", "ends lower"], "on average"),

@@ -30,8 +30,9 @@ def overoptimize_command(sizes: str, threads: int, processes: int, out: Path, **
     from rich.table import Table
 
     from textgym.errors import InvalidArgumentError
+    from textgym.reward_modeling.overoptimization.config import OveroptimizationConfig
     from textgym.reward_modeling.overoptimization.report import FIGURE_TITLES, rows, verdict, write_overoptimization
-    from textgym.reward_modeling.overoptimization.run import OveroptimizationConfig, overoptimize
+    from textgym.reward_modeling.overoptimization.run import overoptimize
 
     set_threads(threads)
     try:

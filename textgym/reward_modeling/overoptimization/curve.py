@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.experiments.statistics import Estimate
-from textgym.reward_modeling.overoptimization.scaling_forms import ScalingForm
+from textgym.reward_modeling.overoptimization.scaling_forms import Form, ScalingForm, fit_scaling_form
 
 Array = NDArray[np.float64]
 
@@ -95,3 +95,27 @@ def over_seeds(values: Array) -> Estimate:
     mean, n = float(values.mean()), len(values)
     half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
     return Estimate(mean, mean - half, mean + half)
+
+
+def at_levels(levels: Array, kl: Array, *scores: Array) -> Array:
+    """Return what a run's measurements say at given KLs, (1 + len(scores), levels): the KL itself, then each of the scores.
+
+    Between two measurements each is a straight line over √KL. A level that a run did not reach has its last measurement, KL included.
+
+    Args:
+        levels: Nats per text, ascending, (levels,).
+        kl: Nats per text of the measurements in order, 0 first, (n,). Where it falls back, the highest so far stands for it.
+        scores: Mean scores, (n,) each.
+    """
+    far = np.sqrt(np.maximum.accumulate(kl))
+    wanted = np.minimum(np.sqrt(levels), far[-1])
+    last = np.append(np.diff(far) > 0, True)  # of measurements at one distance the last, so that the distances ascend
+    return np.stack([wanted**2, *(np.interp(wanted, far[last], values[last]) for values in scores)])
+
+
+def curve_with_form(size: int, how: str, kl: Array, proxy: Array, gold: Array, form: Form) -> Curve:
+    """Return the curve with `form` fitted to the mean gain of its gold score; its coefficients are nan where the policy hardly moved."""
+    distance, gain = np.sqrt(kl.mean(0)), (gold - gold[:, :1]).mean(0)
+    if len(np.unique(distance[distance > 0])) < 2:
+        return Curve(size, how, kl, proxy, gold, ScalingForm(form, math.nan, math.nan, math.nan, math.inf))
+    return Curve(size, how, kl, proxy, gold, fit_scaling_form(distance, gain, form))

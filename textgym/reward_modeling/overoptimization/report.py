@@ -10,8 +10,9 @@ import numpy as np
 
 from textgym.experiments.statistics import Estimate
 from textgym.html_page import COLOURS, image, table, write_page
+from textgym.reward_modeling.overoptimization.config import COMBINATIONS, SINGLE
 from textgym.reward_modeling.overoptimization.curve import Curve
-from textgym.reward_modeling.overoptimization.run import COMBINATIONS, SINGLE, Overoptimization
+from textgym.reward_modeling.overoptimization.run import Overoptimization
 
 FIGURE_TITLES = [
     "reward",
@@ -53,7 +54,7 @@ def write_overoptimization(found: Overoptimization, path: Path) -> None:
         "<p class='note'>KL in nats per text. Solid: gold; dashed: what the reward being optimised says; dotted: the fitted form, for best "
         "of n d(α − βd), for RL d(α − β log d), d = √KL (Gao, Schulman and Hilton 2022, arXiv:2210.10760). Bands: range of the seeds. "
         "Circles: where the gold score, averaged over the seeds, turns over. For rise and fall each seed's peak is where the mean of the other "
-        "seeds is highest: chosen on the same scores, it would be one of noise too. Turns over: \"yes\" where rise, fall and the proxy's gain "
+        'seeds is highest: chosen on the same scores, it would be one of noise too. Turns over: "yes" where rise, fall and the proxy\'s gain '
         'are each told from none (their intervals lie above 0), "on average" where only their means do. KL at peak is that of a seed\'s own '
         "highest gold score; a seed whose gold score never falls counts with its last KL. "
         "Ensembles as in Coste et al. (2023, arXiv:2310.02743). Intervals over seeds are Student's.</p>"
