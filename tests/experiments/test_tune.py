@@ -168,7 +168,7 @@ def test_only_validation_prompts_are_looked_at_and_seeds_are_averaged(tmp_path, 
 
     monkeypatch.setattr(train_module, "evaluate", watched)
     outcome = tune(small(1, seeds=2, points=1), tmp_path / "t")
-    assert seen == [("validation", seed) for seed in (0, 0, 1, 1)]
+    assert seen == [("validation", 0), ("validation", 1)], "the untrained model is the same in every trial"
     curves = [json.loads((tmp_path / "t" / "trials" / "0000" / f"seed-{s}" / "evaluations.json").read_text()) for s in (0, 1)]
     assert outcome.best.reward == pytest.approx(sum(c[-1]["reward"] for c in curves) / 2)
 
