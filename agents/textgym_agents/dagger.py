@@ -1,7 +1,7 @@
 """DAgger: the policy writes, the task's expert says what it should have written at every prefix, and all of it is imitated."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from textgym.learning.expert import ExpertTokens
 from textgym.learning.replay import TokenReplay
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import Choice, GeneratedText, write_rows
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 from textgym_agents.behaviour_cloning import negative_log_likelihood
 
@@ -30,6 +31,8 @@ class DAggerAgent(TextAgent):
         updates: Optimizer steps per iteration, each on as many texts as an iteration writes.
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"kl_coef": None, "mix": Range(0.0, 0.9), "updates": Range(1, 4)}
 
     def __init__(self, task: str | Task, mix: float = 0.5, replay_size: int = 100_000, updates: int = 2, **settings: Any) -> None:
         if not 0 <= mix <= 1:
@@ -73,16 +76,16 @@ class DAggerAgent(TextAgent):
 
         def choose(step: int) -> Choice:
             tokens, log_probs = policy.sample(mdp.observe(), uniform[step])
-            for row in np.flatnonzero(is_experts[step]).tolist():
-                tokens[row] = self.expert.token(prompts[row], chosen[row])
-                log_probs[row] = np.nan
+            if (rows := np.flatnonzero(is_experts[step])).size:
+                tokens[rows] = self.expert.tokens([(prompts[row], chosen[row]) for row in rows.tolist()])
+                log_probs[rows] = np.nan
             for row, token in enumerate(tokens.tolist()):
                 chosen[row] = (*chosen[row], token)
             return tokens, log_probs
 
         texts = write_rows(mdp, prompts, choose)
         policy.clear_cache()
-        labels = [self.expert.labels(index, text.action_ids) for index, text in zip(prompts, texts, strict=True)]
+        labels = self.expert.labels(prompts, [t.action_ids for t in texts])
         self.expert.forget()
         return texts, labels
 

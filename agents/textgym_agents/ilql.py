@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from textgym.learning.text_agent import TextAgent
 from textgym.policies.advantage_shifted_policy import AdvantageShiftedPolicy
 from textgym.policies.causal_lm_policy import no_learning
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -51,6 +52,13 @@ class ILQLAgent(TextAgent):
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
 
+    search_space: ClassVar[SearchSpace] = {
+        "kl_coef": None,
+        "beta": Range(1.0, 16.0, log=True),
+        "tau": Range(0.5, 0.95),
+        "bc_coef": Range(0.03, 1.0, log=True),
+        "path_lambda": Range(0.0, 1.0),
+    }
     policy: AdvantageShiftedPolicy
 
     def __init__(

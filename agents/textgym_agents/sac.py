@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from textgym.learning.micro_batches import MicroBatch, micro_batches
 from textgym.learning.q_agent import QAgent, without_kl_coef
 from textgym.policies.causal_lm_policy import CausalLMPolicy, no_learning
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -89,6 +90,7 @@ class SACAgent(QAgent):
         **settings: Those of `textgym.learning.q_agent.QAgent` (`path_lambda`, `replay_size`, `updates`, `tau`, ...), `TextAgent`, `Agent`.
     """
 
+    search_space: ClassVar[SearchSpace] = {"kl_coef": None, "alpha": Range(0.03, 0.5, log=True), "target_kl": Range(0.1, 1.0, log=True)}
     policy: ActorCriticPolicy
     target: ActorCriticPolicy
 
