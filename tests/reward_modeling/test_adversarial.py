@@ -16,7 +16,7 @@ from textgym.reward_modeling.models.improbability import N_FIGURES, Improbabilit
 from textgym.rewards.redteam import redteam
 
 TASK = "ReviewContinuation"
-QUICK = HardeningSettings(rounds=1, attacks=1, prompts=8)
+QUICK = HardeningSettings(rounds=1, attacks=1, prompts=8, measures=1)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,15 @@ def test_scores_under_the_ceiling_are_not_read(judgements):
     assert asked == ["b"]
 
 
+def test_of_several_red_teams_the_best_of_each_kind_counts(judgements):
+    settings = replace(QUICK, guard_model=None)
+    one = harden(judgements, TASK, settings=settings).rounds[0]
+    three = harden(judgements, TASK, settings=replace(settings, measures=3)).rounds[0]
+    assert all(three.beaten[kind] >= one.beaten[kind] for kind in one.beaten)
+    assert three.mean > one.mean
+    assert three.pearson == one.pearson
+
+
 def test_a_judge_adds_samples_that_it_finds_overrated(judgements):
     judged = []
 
@@ -133,6 +142,7 @@ def test_the_command(tmp_path):
     ("settings", "said"),
     [
         ({"rounds": 0}, "rounds must be at least 1, got 0"),
+        ({"measures": 0}, "measures must be at least 1, got 0"),
         ({"spared": (0.9, 1.0)}, "spared must be between 0 and 1"),
         ({"defence": "prayer"}, 'defence must be "guard" or "refit"'),
         ({"held_out": ("one word repeted",)}, "did you mean 'one word repeated'"),
