@@ -17,7 +17,7 @@ from textgym.errors import InvalidArgumentError, RunDirectoryError, TextgymError
 from textgym.experiments.budget import PATIENCE, Budget, read_budget
 from textgym.experiments.evaluate import evaluate
 from textgym.experiments.memory import peak_memory, reset_peak
-from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, RESULT_FILE, MetricsFile, RunDirectory
+from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, RESULT_FILE, MetricsFile, RunDirectory, read_json
 
 PACKAGES = ("textgym", "torch", "transformers", "stable-baselines3", "gymnasium", "numpy")
 ENDLESS = 10**15  # tokens
@@ -99,6 +99,17 @@ def train(
         directory.close()
 
 
+def read_config(path: Path) -> TrainConfig | None:
+    """Return the configuration of the run in a directory, None if there is none."""
+    stored = read_json(path / CONFIG_FILE)
+    if stored is None:
+        return None
+    try:
+        return TrainConfig(**{k: v for k, v in stored.items() if k != "versions"})
+    except (AttributeError, TypeError, ValueError) as error:  # damaged, or of another version
+        raise RunDirectoryError(f"{path / CONFIG_FILE} is not the configuration of a training run: {error}") from None
+
+
 def _new_agent(config: TrainConfig) -> Agent:
     return make_agent(config.agent, config.task, config.task_options, seed=config.seed, **config.settings)
 
@@ -109,8 +120,8 @@ def resume(out: str | os.PathLike[str], progress: Progress = lambda *_: None) ->
     try:
         if (result := directory.read_json(RESULT_FILE)) is not None:
             return dict(result)
-        stored = directory.read_json(CONFIG_FILE)
-        config = TrainConfig(**{k: v for k, v in stored.items() if k != "versions"})
+        config = read_config(directory.path)
+        assert config is not None  # a directory that is resumed has one
         checkpoint = directory.latest_checkpoint()
         agent = _new_agent(config) if checkpoint is None else load_agent(checkpoint)
         with _failure_noted(directory):
