@@ -282,7 +282,7 @@ def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | No
         **settings: Arguments of the agent: those of `Agent` (`model`, `reward`, `seed`, ...) and its own hyperparameters.
     """
     factory = installed_plugins().find("agent", name).factory
-    _check_settings(name, factory, settings)
+    check_settings(name, factory, settings)
     if tuned:
         settings = {**tuned_settings(name, task), **settings}
     if task_options and not isinstance(task, str):
@@ -343,7 +343,7 @@ def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **chang
     return agent
 
 
-def _check_settings(name: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+def check_settings(name: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:
     """Raise for a setting that neither the agent nor, if it passes settings on, the classes it is built on take."""
     _check_not_refused(factory, settings)
     known = agent_settings(factory)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from textgym.lm.language_model import load_language_model
 from textgym.plugin_manager import check_options
 from textgym.policies.generation import GeneratedText, generate
 from textgym.reward_modeling.data.judgement_source import load_judgements
-from textgym.reward_modeling.reward_forms import Form, check_form
+from textgym.reward_modeling.reward_forms import FORMS, Form, check_form
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -55,6 +56,13 @@ class GAILAgent(EpochAgent):
         learning_rate: Of the policy's Adam; lower than where the reward stands still.
         **settings: Those of `textgym.learning.epoch_agent.EpochAgent`, `textgym.learning.text_agent.TextAgent` and `textgym.agent.Agent`.
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "share": Range(0.05, 1.0, log=True),
+        "form": Choice(FORMS),
+        "discriminator_updates": Range(1, 8),
+        "replay_iterations": Range(1, 4),
+    }
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import textgym
+from tests.agents.dynamic_programming import optimal_values
 from textgym.experiments.evaluate import evaluate
 from textgym.learning.given_texts import best_share, reference_texts
 from textgym.learning.negative_log_likelihood import negative_log_likelihood
@@ -115,6 +116,9 @@ def test_oracle_is_right_and_random_is_uniform():
     oracle, random = made("oracle"), made("random")
     assert np.mean(evaluate(oracle, "test", 64, 0).rewards) == 1.0
     assert np.mean([np.mean(evaluate(random, "test", 64, seed).rewards) for seed in range(8)]) < 0.3
+    chain = made("oracle", "TokenChain")  # no references, but an expert
+    optimum = np.mean([max(q.values()) for prefix, q in optimal_values(0.0).items() if len(prefix) == 2])
+    assert np.mean(evaluate(chain, "test", 180, 0).rewards) == pytest.approx(optimum)
     texts = random.write(random.env.mdp, range(8), np.random.default_rng(0))
     assert all(p == pytest.approx(-log(random.env.mdp.allowed_mask.sum())) for t in texts for p in t.log_probs)
     task = textgym.Task("Bare-v0", {"train": ["a b"], "test": ["a b"]}, "copy-token", 1, "copied")

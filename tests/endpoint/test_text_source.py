@@ -173,9 +173,9 @@ def test_compared_with_a_policy(server, tmp_path):
 def test_a_setting_for_an_agent_that_is_not_there():
     with pytest.raises(textgym.InvalidArgumentError, match=r"'lmm\.base_url' is for an agent that is not compared"):
         CompareConfig("ReviewContinuation", ("llm",), settings={"lmm.base_url": "x"})
-    config = CompareConfig("ReviewContinuation", ("llm", "my-agent"), settings={"reward": "vader", "my_agent.reward": "length"})
+    config = CompareConfig("ReviewContinuation", ("llm", "best-of-n"), settings={"reward": "vader", "best_of_n.reward": "length"})
     assert config.settings_of("llm") == {"reward": "vader"}
-    assert config.settings_of("my-agent") == {"reward": "length"}
+    assert config.settings_of("best-of-n") == {"reward": "length"}
 
 
 @pytest.mark.slow

@@ -1,37 +1,92 @@
-"""A small comparison from the command line: files, table, report, and going on after an interruption."""
+"""Small comparisons: files, table, report; going on after an interruption, with other agents, and beside runs that fail."""
 
 import csv
 import shutil
+from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
-from tests.preloaded import textgym_command
+from textgym.cli.compare import compare_command
+from textgym.errors import InvalidArgumentError, RunDirectoryError, UnknownNameError
+from textgym.experiments.compare import CompareConfig, compare
+from textgym.experiments.report import write_report
+
+MEASURED = ("tokens_per_second", "seconds", "peak_memory")
+
+
+def rows_of(folder):
+    with open(folder / "results.csv", newline="") as file:
+        return [{name: value for name, value in row.items() if name not in MEASURED} for row in csv.DictReader(file)]
 
 
 @pytest.mark.slow
 def test_compare_writes_table_and_report_and_continues(tmp_path):
-    arguments = ["compare", "ReviewContinuation", "--agents", "reinforce", "--seeds", "2", "--tokens", "100", "--test-prompts", "8"]
-    arguments += ["--max-new-tokens", "6", "--n-envs", "4", "--device", "cpu", "--out", str(tmp_path / "c")]
-    first = textgym_command(*arguments)
-    assert first.returncode == 0, first.stderr
-    assert "reinforce - base:" in first.stdout
-    with open(tmp_path / "c" / "results.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    folder = tmp_path / "c"
+    settings = {"max_new_tokens": 6, "n_envs": 4, "device": "cpu"}
+    config = CompareConfig("ReviewContinuation", ("reinforce",), 2, 24, settings, evaluations=1, validation_prompts=4, test_prompts=8)
+    comparison = compare(config, folder, n_workers=1)
+    rows = rows_of(folder)
     assert [(r["agent"], r["seed"]) for r in rows] == [("reinforce", "0"), ("reinforce", "1"), ("base", "0"), ("base", "1")]
     assert all(abs(float(r["kl"])) < 1e-5 for r in rows if r["agent"] == "base")
-    page = (tmp_path / "c" / "report.html").read_text()
+    write_report(comparison, folder / "report.html")
+    page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64") == 2
     assert "http" not in page.replace("http-equiv", "")
-    results = (tmp_path / "c" / "results.csv").read_text()
-    shutil.rmtree(tmp_path / "c" / "runs" / "reinforce-1")  # as if it had never run
-    assert textgym_command(*arguments).returncode == 0
-    columns = [
-        i for i, name in enumerate(results.splitlines()[0].split(",")) if name not in ("tokens_per_second", "seconds", "peak_memory")
-    ]
-    again = (tmp_path / "c" / "results.csv").read_text()
-    assert [[r.split(",")[i] for i in columns] for r in again.splitlines()] == [
-        [r.split(",")[i] for i in columns] for r in results.splitlines()
-    ]
-    other = textgym_command(*[a if a != "100" else "101" for a in arguments])
-    assert other.returncode == 2
-    assert "another comparison" in other.stderr
+    shutil.rmtree(folder / "runs" / "reinforce-1")  # as if it had never run
+    again = compare(config, folder, n_workers=1)
+    assert rows_of(folder) == rows
+    assert again.pairs == comparison.pairs
+    with pytest.raises(RunDirectoryError, match="another comparison, whose run reinforce-0 has other settings"):
+        compare(replace(config, tokens=25), folder)
+    with pytest.raises(RunDirectoryError, match="holds no comparison to go on with"):
+        compare(config, folder / "runs" / "base-0")
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_and_the_others_are_judged(tmp_path):
+    out = tmp_path / "c"
+    arguments = ["CopyToken", "--agents", "reinforce,bc", "--seeds", "2", "--tokens", "96", "--test-prompts", "8", "--workers", "1"]
+    arguments += ["--device", "cpu", "--out", str(out)]
+    result = CliRunner().invoke(compare_command, [*arguments, "--set", "reinforce.learning_rate=1e30"], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "reinforce  failed (seed 0, 1)" in result.output
+    assert "run reinforce-1 failed: DivergenceError: " in result.output
+    assert "bc - base:" in result.output
+    assert {r["agent"] for r in rows_of(out)} == {"bc", "base"}
+    assert "<li>reinforce-1: DivergenceError: " in (out / "report.html").read_text()
+    with pytest.raises(RunDirectoryError, match="whose run reinforce-0 has other settings: choose another directory, or remove that run"):
+        CliRunner().invoke(compare_command, arguments, catch_exceptions=False)
+    for seed in (0, 1):
+        shutil.rmtree(out / "runs" / f"reinforce-{seed}")
+    result = CliRunner().invoke(compare_command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "reinforce - bc:" in result.output
+
+
+def test_a_setting_goes_to_the_agents_that_have_it():
+    config = CompareConfig("CopyToken", ("bc",), settings={"learning_rate": 1e-3, "n_envs": 8, "bc.share": 0.5})
+    assert config.settings_of("bc") == {"learning_rate": 1e-3, "n_envs": 8, "share": 0.5}
+    assert config.settings_of("base") == {"n_envs": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": {"lerning_rate": 1e-3}}, r"none of the agents bc, base has a setting 'lerning_rate': did you mean 'learning_rate'\?"),
+        ({"settings": {"bc.shre": 1}}, "agent 'bc' has no setting 'shre': did you mean 'share'"),
+        ({"agents": ()}, "at least one agent beside the control 'base'"),
+        ({"agents": ("base",)}, "at least one agent beside the control 'base'"),
+        ({"test_prompts": 0}, "test_prompts of a comparison must be at least 1, got 0"),
+        ({"seeds": 0}, "seeds of a comparison must be at least 1, got 0"),
+        ({"evaluations": 0}, "evaluations of a comparison must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anything_runs(changes, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        CompareConfig(**{"task": "CopyToken", "agents": ("bc",), **changes})
+
+
+def test_an_unknown_agent_is_said_before_anything_runs():
+    with pytest.raises(UnknownNameError, match="did you mean 'ppo'"):
+        CompareConfig("CopyToken", ("pppo",))

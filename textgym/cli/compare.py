@@ -1,5 +1,6 @@
 """`textgym compare`: agents × seeds at equal budgets, a table and a report."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def compare_command(
 ) -> None:
     """Train several agents on TASK at equal budgets and say who is better, and who cannot be told apart.
 
-    A setting of one agent alone is given as --set AGENT.NAME=VALUE.
+    A setting goes to every agent that has it; one of a single agent is given as --set AGENT.NAME=VALUE. An agent one of whose runs fails is
+    listed as failed, and the others are compared; the exit code is then 1.
     """
     from textgym.experiments.compare import CompareConfig, compare, tuned_settings_of_all, with_tuned
     from textgym.experiments.report import write_report
@@ -60,8 +62,12 @@ def compare_command(
     click.echo(costs(comparison))
     for pair in comparison.pairs:
         click.echo(f"{pair.first} - {pair.second}: {pair.difference}  {pair.verdict}")
+    for failure in comparison.failures:
+        click.secho(f"run {failure.run} failed: {failure.error}", fg="yellow")
     click.echo(f"results: {out}/results.csv")
     click.echo(f"report:  {report.resolve()}")
+    if comparison.failures:
+        sys.exit(1)
 
 
 def table(comparison: Any) -> str:
@@ -79,6 +85,8 @@ def table(comparison: Any) -> str:
         else:
             cells = [kl, f"{f['perplexity']:.0f}", f"{f['distinct_2']:.2f}", f"{f['length']:.1f}"]
         lines.append([row.agent, str(row.reward), *gains, *cells])
+    for agent, seeds in comparison.failed_seeds.items():
+        lines.append([agent, f"failed (seed {', '.join(map(str, seeds))})", *[""] * (len(titles) - 2)])
     return aligned(lines)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import os
 import time
@@ -9,17 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from textgym.errors import InvalidArgumentError, RewardError, RunDirectoryError
+from textgym.agent import agent_settings, check_settings
+from textgym.errors import InvalidArgumentError, RewardError, RunDirectoryError, TextgymError, one_line
 from textgym.experiments.budget import Budget, read_budget
 from textgym.experiments.run_directory import CONFIG_FILE, RESULT_FILE, RunDirectory, load_result
 from textgym.experiments.statistics import Estimate, difference, iqm_interval, mean_interval, probability_of_improvement
-from textgym.experiments.train import TrainConfig, resume, train
+from textgym.experiments.train import TrainConfig, read_config, resume, train
 from textgym.files import write_text
 from textgym.plugin_manager import installed_plugins
 from textgym.processes import worker_pool
@@ -41,7 +44,7 @@ class CompareConfig:
         agents: Registered agents; the control "base" is always added.
         seeds: Number of seeds, 0 ... seeds − 1, the same for every agent.
         tokens: Token budget of each run.
-        settings: Settings of all agents (reward, model, ...); "AGENT.NAME" is a setting of that agent alone.
+        settings: Settings of all agents that have them (reward, model, learning_rate, ...); "AGENT.NAME" is a setting of that agent alone.
         evaluations, validation_prompts, test_prompts, task_options, budget: See `TrainConfig`.
     """
 
@@ -58,10 +61,23 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         _ = self.spending  # bad input fails here
+        for name in ("seeds", "evaluations", "validation_prompts", "test_prompts"):
+            if getattr(self, name) < 1:
+                raise InvalidArgumentError(f"{name} of a comparison must be at least 1, got {getattr(self, name)}")
+        if not set(self.agents) - {CONTROL}:
+            raise InvalidArgumentError(f"a comparison needs at least one agent beside the control {CONTROL!r}: name some")
+        factories = {agent: installed_plugins().find("agent", agent).factory for agent in (*self.agents, CONTROL)}
+        known = {name for factory in factories.values() for name in agent_settings(factory)}
         for name in self.settings:
             owner = name.rpartition(".")[0]
-            if owner and owner not in map(_option_name, (*self.agents, CONTROL)):
+            if owner and owner not in map(_option_name, factories):
                 raise InvalidArgumentError(f"the setting {name!r} is for an agent that is not compared: agents: {', '.join(self.agents)}")
+            if not owner and name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f": did you mean {near[0]!r}?" if near else ""
+                raise InvalidArgumentError(f"none of the agents {', '.join(factories)} has a setting {name!r}{hint}")
+        for agent, factory in factories.items():
+            check_settings(agent, factory, self.settings_of(agent))
 
     @property
     def spending(self) -> Budget:
@@ -69,8 +85,9 @@ class CompareConfig:
         return read_budget(self.budget) if self.budget else Budget("tokens", self.tokens)
 
     def settings_of(self, agent: str) -> dict[str, Any]:
-        """Return the settings of one agent: those of all, overridden by its own."""
-        shared = {name: value for name, value in self.settings.items() if "." not in name}
+        """Return the settings of one agent: those of all that it has, overridden by its own."""
+        known = agent_settings(installed_plugins().find("agent", agent).factory)
+        shared = {name: value for name, value in self.settings.items() if name in known}
         prefix = f"{_option_name(agent)}."
         return {**shared, **{name.removeprefix(prefix): value for name, value in self.settings.items() if name.startswith(prefix)}}
 
@@ -79,7 +96,7 @@ class CompareConfig:
         agents = [*(a for a in dict.fromkeys(self.agents) if a != CONTROL), CONTROL]
         return [
             (
-                f"{agent}-{seed}",
+                _run_name(agent, seed),
                 TrainConfig(
                     self.task,
                     agent,
@@ -112,6 +129,10 @@ def with_tuned(settings: Mapping[str, Any], tuned: Mapping[str, Mapping[str, Any
         **{f"{_option_name(agent)}.{n}": v for agent, values in tuned.items() for n, v in values.items() if n not in settings},
         **settings,
     }
+
+
+def _run_name(agent: str, seed: int) -> str:
+    return f"{agent}-{seed}"
 
 
 def _option_name(agent: str) -> str:
@@ -154,13 +175,36 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A run that an error ended: whose, and the error in one line."""
+
+    agent: str
+    seed: int
+    error: str
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return _run_name(self.agent, self.seed)
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """The outcome: results of all runs by agent (seeds in order), one row per agent, one verdict per pair."""
+    """The outcome: results of all runs by agent (seeds in order), one row per agent, one verdict per pair.
+
+    An agent one of whose runs failed is in none of them: to leave out the seeds with which it fails would be to choose its best ones.
+    """
 
     config: CompareConfig
     results: dict[str, list[dict[str, Any]]]
     rows: list[Row]
     pairs: list[Pair]
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def failed_seeds(self) -> dict[str, list[int]]:
+        """The seeds with which each agent that failed did so."""
+        return {agent: [f.seed for f in self.failures if f.agent == agent] for agent in dict.fromkeys(f.agent for f in self.failures)}
 
 
 Progress = Callable[[int, int, str], None]
@@ -171,7 +215,8 @@ def compare(
 ) -> Comparison:
     """Run every agent with every seed, in parallel processes of one thread each, and judge them.
 
-    A directory with a part of the same comparison is continued: finished runs are kept, interrupted ones resumed.
+    A directory with a part of the same comparison, or of one with other agents or seeds, is continued: finished runs are kept, interrupted and
+    failed ones resumed. A run that fails does not stop the others; the agents all of whose runs have ended are judged.
 
     Args:
         config: What to compare.
@@ -179,11 +224,6 @@ def compare(
         n_workers: Processes; the number of cores by default.
         progress: Called with (spent, budget of all runs, a word about the state).
     """
-    known = installed_plugins()
-    for agent in config.agents:
-        known.find("agent", agent)
-    if config.seeds < 1:
-        raise InvalidArgumentError(f"seeds must be at least 1, got {config.seeds}")
     from textgym.envs.build import build_mdp
 
     settings = {k: v for k, v in config.settings.items() if k in ("reward", "model", "max_new_tokens")}
@@ -192,47 +232,68 @@ def compare(
     continuing = (path / CONFIG_FILE).is_file()
     directory = RunDirectory(path, resume=continuing)
     try:
-        described = {**asdict(config), "agents": list(config.agents)}
-        if continuing and directory.read_json(CONFIG_FILE) != described:
-            raise RunDirectoryError(f"{path} holds another comparison: choose another directory")
-        directory.write_json(CONFIG_FILE, described)
-        _run_all(config, path, n_workers or os.cpu_count() or 1, progress)
-        comparison = judge(config, path)
+        if continuing:
+            _refuse_other_runs(config, directory)
+        directory.write_json(CONFIG_FILE, asdict(config))
+        failures = _run_all(config, path, n_workers or os.cpu_count() or 1, progress)
+        comparison = judge(config, path, failures)
         write_results(comparison, path / "results.csv")
     finally:
         directory.close()
     return comparison
 
 
-def _run_all(config: CompareConfig, path: Path, n_workers: int, progress: Progress) -> None:
+def _refuse_other_runs(config: CompareConfig, directory: RunDirectory) -> None:
+    """Raise if a directory holds no comparison, or one with a run that has another configuration."""
+    found = directory.read_json(CONFIG_FILE)
+    if not isinstance(found, dict) or "agents" not in found:
+        raise RunDirectoryError(f"{directory.path} holds no comparison to go on with: choose another directory")
+    for name, run in config.runs():
+        stored = read_config(directory.path / "runs" / name)
+        if stored is not None and stored != TrainConfig(**json.loads(json.dumps(asdict(run)))):
+            raise RunDirectoryError(
+                f"{directory.path} holds another comparison, whose run {name} has other settings: choose another directory, or remove that run"
+            )
+
+
+def _run_all(config: CompareConfig, path: Path, n_workers: int, progress: Progress) -> list[Failure]:
+    """Run what has no result yet; return the runs that failed, in the order of the runs."""
     runs = config.runs()
+    errors: dict[str, str] = {}
     amount = math.ceil(config.spending.amount)
     total = sum(amount for _, c in runs if c.agent != CONTROL)
     with worker_pool(min(n_workers, len(runs))) as pool:
-        waiting: dict[Future[None], str] = {pool.submit(_run_one, c, str(path / "runs" / name)): name for name, c in runs}
+        waiting: dict[Future[str], str] = {pool.submit(_run_one, c, str(path / "runs" / name)): name for name, c in runs}
         n_runs, started = len(waiting), time.monotonic()
         while waiting:
             done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in done:
                 name = waiting.pop(future)
                 try:
-                    future.result()
+                    errors[name] = future.result()
                 except BrokenProcessPool:
                     raise RunDirectoryError(f"run {name} in {path} was killed; start the same comparison again to continue it") from None
             spent = sum(_spent(path / "runs" / name, amount) for name, c in runs if c.agent != CONTROL)
-            progress(spent, total, f"{n_runs - len(waiting)}/{n_runs} runs, {time.monotonic() - started:.0f} s")
+            failed = f", {n_failed} failed" if (n_failed := sum(map(bool, errors.values()))) else ""
+            progress(spent, total, f"{n_runs - len(waiting)}/{n_runs} runs{failed}, {time.monotonic() - started:.0f} s")
+    return [Failure(c.agent, c.seed, errors[name]) for name, c in runs if errors[name]]
 
 
-def _run_one(config: TrainConfig, path: str) -> None:
+def _run_one(config: TrainConfig, path: str) -> str:
+    """Run, or go on with, one run; return the error that ended it in one line, "" for none."""
     status = Path(path) / "spent.txt"
 
     def note(spent: int, _: int) -> None:
         status.write_text(str(spent))
 
-    if (Path(path) / CONFIG_FILE).is_file():
-        resume(path, note)
-    else:
-        train(config, path, note)
+    try:
+        if (Path(path) / CONFIG_FILE).is_file():
+            resume(path, note)
+        else:
+            train(config, path, note)
+    except TextgymError as error:
+        return one_line(error)
+    return ""
 
 
 def _spent(run: Path, budget: int) -> int:
@@ -244,10 +305,17 @@ def _spent(run: Path, budget: int) -> int:
         return 0
 
 
-def judge(config: CompareConfig, path: Path) -> Comparison:
-    """Read the results of all runs and compare them."""
+def judge(config: CompareConfig, path: Path, failures: Sequence[Failure] = ()) -> Comparison:
+    """Read the results of all runs and compare the agents none of whose runs failed."""
     results: dict[str, list[dict[str, Any]]] = {}
+    failed = {failure.agent: failure for failure in failures}
+    if CONTROL in failed:
+        raise RunDirectoryError(
+            f"run {failed[CONTROL].run} in {path} failed, and without it nothing can be compared: {failed[CONTROL].error}"
+        )
     for name, run in config.runs():
+        if run.agent in failed:
+            continue
         result = load_result(path / "runs" / name)
         if result is None:
             raise RunDirectoryError(f"run {name} in {path} has no result; start the same comparison again to continue it")
@@ -276,7 +344,7 @@ def judge(config: CompareConfig, path: Path) -> Comparison:
         Pair(a, b, difference(rewards[a], rewards[b]), probability_of_improvement(rewards[a], rewards[b]))
         for a, b in combinations(results, 2)
     ]
-    return Comparison(config, results, rows, pairs)
+    return Comparison(config, results, rows, pairs, list(failures))
 
 
 def _complete(scores: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

@@ -32,6 +32,7 @@ def write_report(comparison: Comparison, path: Path) -> None:
             for p in comparison.pairs
         ),
         "</ul>",
+        *(_failures(comparison) if comparison.failures else []),
         "<h2>Figures</h2><div class='wide'>",
         _table(comparison, gold),
         "</div><p class='note'>Reward"
@@ -93,6 +94,13 @@ def _table(comparison: Comparison, gold: bool) -> str:
         ]
         lines.append("<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
     return "<table>" + "".join(lines) + "</table>"
+
+
+def _failures(comparison: Comparison) -> list[str]:
+    """Return the list of runs that failed."""
+    items = [f"<li>{html.escape(failure.run)}: {html.escape(failure.error)}</li>" for failure in comparison.failures]
+    note = "Agents one of whose runs failed are not judged: their other seeds would flatter them."
+    return ["<h2>Failed</h2><ul>", *items, f"</ul><p class='note'>{note}</p>"]
 
 
 def _labels(comparison: Comparison) -> list[str]:

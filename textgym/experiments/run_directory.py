@@ -65,8 +65,7 @@ class RunDirectory:
 
     def read_json(self, name: str) -> Any:
         """Return a JSON file's data, or None if it is not there."""
-        file = self.path / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return read_json(self.path / name)
 
     def latest_checkpoint(self) -> Path | None:
         """Return the folder of the newest whole checkpoint."""
@@ -128,7 +127,15 @@ def _is_number(value: Any) -> bool:
     return True
 
 
+def read_json(file: Path) -> Any:
+    """Return a JSON file's data, None if it is not there; a file that is damaged raises `RunDirectoryError`."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{file} cannot be read: {error}") from None
+
+
 def load_result(path: Path) -> Mapping[str, Any] | None:
     """Return the result of a finished run, or None."""
-    file = path / RESULT_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    found: Mapping[str, Any] | None = read_json(path / RESULT_FILE)
+    return found

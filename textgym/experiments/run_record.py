@@ -1,7 +1,6 @@
 """RunRecord: what a training run has left in its directory, read for a diagnosis."""
 
 import csv
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from textgym.agent import agent_settings
 from textgym.errors import RunDirectoryError, TextgymError
-from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, METRICS_FILE, RESULT_FILE
+from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, METRICS_FILE, RESULT_FILE, read_json
 from textgym.plugin_manager import installed_plugins
 from textgym.tasks import Task, make_task
 
@@ -99,7 +98,7 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
     if (folder / "runs").is_dir():
         runs = ", ".join(sorted(f.name for f in (folder / "runs").iterdir() if f.is_dir())[:6])
         raise RunDirectoryError(f"{folder} holds a comparison: name one of its runs in {folder / 'runs'}: {runs}")
-    config = _json(folder / CONFIG_FILE)
+    config = read_json(folder / CONFIG_FILE)
     if not isinstance(config, dict) or not {"task", "agent", "settings"} <= set(config) or "trials" in config:
         raise RunDirectoryError(f"{folder} is no directory of a training run: it has no {CONFIG_FILE} that names task, agent and settings")
     rows: list[dict[str, str]] = []
@@ -112,21 +111,14 @@ def read_run(path: str | os.PathLike[str]) -> RunRecord:
         defaults = agent_settings(installed_plugins().find("agent", config["agent"]).factory)
     except TextgymError:
         pass
-    failure = _json(folder / FAILURE_FILE) or {}
+    failure = read_json(folder / FAILURE_FILE) or {}
     return RunRecord(
         config["agent"],
         config["settings"],
         rows,
-        _json(folder / EVALUATIONS_FILE) or [],
+        read_json(folder / EVALUATIONS_FILE) or [],
         task,
         defaults,
         failure.get("error", ""),
         (folder / RESULT_FILE).is_file(),
     )
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{file} cannot be read: {error}") from None

@@ -17,7 +17,7 @@ from textgym.errors import InvalidArgumentError, RunDirectoryError, TextgymError
 from textgym.experiments.budget import PATIENCE, Budget, read_budget
 from textgym.experiments.evaluate import evaluate
 from textgym.experiments.memory import peak_memory, reset_peak
-from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, RESULT_FILE, MetricsFile, RunDirectory
+from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, RESULT_FILE, MetricsFile, RunDirectory, read_json
 
 PACKAGES = ("textgym", "torch", "transformers", "stable-baselines3", "gymnasium", "numpy")
 ENDLESS = 10**15  # tokens
@@ -47,6 +47,7 @@ class TrainConfig:
         checkpoints: Number of checkpoints over the run.
         tensorboard: Write TensorBoard files too.
         task_options: Options of the task.
+        first_point: Whether the learning curve begins with the untrained agent.
     """
 
     task: str
@@ -61,6 +62,7 @@ class TrainConfig:
     tensorboard: bool = True
     task_options: dict[str, Any] = field(default_factory=dict)
     budget: str = ""
+    first_point: bool = True
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -97,6 +99,17 @@ def train(
         directory.close()
 
 
+def read_config(path: Path) -> TrainConfig | None:
+    """Return the configuration of the run in a directory, None if there is none."""
+    stored = read_json(path / CONFIG_FILE)
+    if stored is None:
+        return None
+    try:
+        return TrainConfig(**{k: v for k, v in stored.items() if k != "versions"})
+    except (AttributeError, TypeError, ValueError) as error:  # damaged, or of another version
+        raise RunDirectoryError(f"{path / CONFIG_FILE} is not the configuration of a training run: {error}") from None
+
+
 def _new_agent(config: TrainConfig) -> Agent:
     return make_agent(config.agent, config.task, config.task_options, seed=config.seed, **config.settings)
 
@@ -107,8 +120,8 @@ def resume(out: str | os.PathLike[str], progress: Progress = lambda *_: None) ->
     try:
         if (result := directory.read_json(RESULT_FILE)) is not None:
             return dict(result)
-        stored = directory.read_json(CONFIG_FILE)
-        config = TrainConfig(**{k: v for k, v in stored.items() if k != "versions"})
+        config = read_config(directory.path)
+        assert config is not None  # a directory that is resumed has one
         checkpoint = directory.latest_checkpoint()
         agent = _new_agent(config) if checkpoint is None else load_agent(checkpoint)
         with _failure_noted(directory):
@@ -154,7 +167,7 @@ def _run(
         iterations += 1
         spent = budget.spent(agent)
         progress(int(spent), math.ceil(budget.amount))
-        if config.evaluations and _reached(spent, config.evaluations, budget.amount) >= len(curve):
+        if _reached(spent, config.evaluations, budget.amount) > len(curve) - config.first_point:
             measure()
         if _reached(spent, config.checkpoints, budget.amount) > n_checkpoints:
             n_checkpoints = _reached(spent, config.checkpoints, budget.amount)
@@ -167,7 +180,7 @@ def _run(
                 raise InvalidArgumentError(f"agent {config.agent!r} spends no {budget.unit}: give it another budget")
         started = time.monotonic()
 
-    if config.evaluations and not curve:
+    if config.evaluations and config.first_point and not curve:
         measure()
         started = time.monotonic()
     agent.on_iteration = after_iteration
@@ -179,7 +192,7 @@ def _run(
         agent.budget_share = lambda: budget.spent(agent) / budget.amount
         with suppress(BudgetSpentError):
             agent.learn(ENDLESS)
-    if agent.learns and config.evaluations and curve[-1]["tokens"] != agent.n_tokens:
+    if agent.learns and config.evaluations and (not curve or curve[-1]["tokens"] != agent.n_tokens):
         measure()
     peak = peak_memory(agent.device)
     agent.logger.close()
