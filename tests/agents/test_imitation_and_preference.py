@@ -73,6 +73,19 @@ def test_dpo_at_the_start_has_the_loss_log_2():
     assert sum(loss.item() for loss, _ in agent.losses(pairs)) == pytest.approx(log(2), abs=1e-6)
 
 
+def test_dpo_is_judged_against_the_start_it_holds(tmp_path):
+    agent = made("dpo", "ReviewContinuation", max_new_tokens=5)
+    assert agent.reference.lm is agent.start.lm
+    agent.learn(1)
+    texts, apart = agent.write_groups(4), ReferenceModel("reviews")
+    theirs = apart.log_probs([(t.prompt_ids, t.action_ids) for t in texts], agent.policy.rule, agent.env.mdp.allowed_mask)
+    assert (np.concatenate(agent.reference_log_probs(texts)) == theirs).all()
+    agent.save(tmp_path / "agent")
+    loaded = textgym.load_agent(tmp_path / "agent", n_envs=8)
+    assert loaded.reference.lm is not loaded.start.lm  # which begins where the agent is now
+    assert (np.concatenate(loaded.reference_log_probs(texts)) == theirs).all()
+
+
 def test_pairs_and_experts_are_best_and_worst_and_skip_groups_without_difference():
     agent, expert = made("dpo", n_envs=16), made("expert-iteration", n_envs=16)
     texts = agent.write_groups(4)
