@@ -43,7 +43,7 @@ class Costs:
     Attributes:
         tokens_generated: Tokens appended to texts in the environment.
         tokens_trained: Tokens that gradients were taken on, every pass counted.
-        texts_scored: Finished texts that the reward was asked about.
+        texts_scored: Finished texts that the reward was asked about, those included that were given and not written.
     """
 
     tokens_generated: int
@@ -78,7 +78,8 @@ class Agent(ABC):
         learns: False for an agent that no token budget improves.
         search_space: What `textgym tune` tries, setting → `Range` or `Choice`; a subclass declares its own settings, inherits the rest, and
             takes one out with None. Settings that an agent does not take are ignored.
-        writes_with_reward: True for an agent that asks the reward while it writes.
+        scored_per_text: How many texts the reward is asked about for each one that the agent writes, whenever it does; 0 for an agent that
+            writes without it.
         env: The stable-baselines3 face of the task.
         policy: The policy being improved.
         n_tokens: Tokens spent of the budget so far: generated ones, or, for an agent that learns from given texts, read ones.
@@ -93,7 +94,7 @@ class Agent(ABC):
 
     name = ""
     learns = True
-    writes_with_reward = False
+    scored_per_text = 0
     search_space: ClassVar[SearchSpace] = {"learning_rate": Range(5e-5, 3e-3, log=True), "kl_coef": Range(0.02, 0.5, log=True)}
     policy: CausalLMPolicy
 
@@ -196,7 +197,7 @@ class Agent(ABC):
         if not prompts:
             return []
         task = replace(self.task, prompts={"given": list(prompts)}, model=self.model, labels=())
-        reward = self.env.mdp.reward if self.writes_with_reward else make_reward(lambda episodes: [0.0] * len(episodes))
+        reward = self.env.mdp.reward if self.scored_per_text else make_reward(lambda episodes: [0.0] * len(episodes))
         budget = self.env.mdp.max_new_tokens if max_new_tokens is None else max_new_tokens
         mdp = TokenMDP(task, self.env.mdp.vocabulary, reward, min(batch_size, len(prompts)), "given", budget)
         rng = None if seed is None else np.random.default_rng(seed)

@@ -49,8 +49,9 @@ def write_report(comparison: Comparison, path: Path) -> None:
         *(_labels(comparison) if any(row.accuracy is not None for row in comparison.rows) else []),
         "<h2>What learning cost</h2><div class='wide'>",
         _costs(comparison),
-        "</div><p class='note'>Means of the seeds. Seconds are those of learning, evaluations left out; memory is the process's peak (on CUDA, the "
-        "device's).</p>",
+        "</div><p class='note'>Means of the seeds. Texts scored are those of learning, given texts included; scored per text is what the agent asks "
+        "the reward for each text that it writes afterwards. Seconds are those of learning, evaluations left out; memory is the process's peak "
+        "(on CUDA, the device's).</p>",
         "<h2>Learning curves</h2>",
         image(_curves(comparison, gold), "Reward and independent score on validation prompts against the budget"),
         f"<p class='note'>Validation prompts; line: mean of the seeds{', band: their range' * (len(comparison.results) <= MAX_BANDS)}.</p>",
@@ -119,10 +120,25 @@ def _labels(comparison: Comparison) -> list[str]:
 
 
 def _costs(comparison: Comparison) -> str:
-    lines = [_line(["agent", "tokens generated", "tokens trained on", "texts scored", "seconds", "peak memory, MiB", "tokens/s"], "th")]
+    lines = [
+        _line(
+            [
+                "agent",
+                "tokens generated",
+                "tokens trained on",
+                "texts scored",
+                "scored per text",
+                "seconds",
+                "peak memory, MiB",
+                "tokens/s",
+            ],
+            "th",
+        )
+    ]
     for row in comparison.rows:
         f = row.figures
         counts = [f"{f[name]:,.0f}" for name in ("tokens_generated", "tokens_trained", "texts_scored")]
+        counts.append(f"{f.get('scored_per_text', 0):.0f}")
         speed = "" if row.agent == CONTROL or "tokens_per_second" not in f else f"{f['tokens_per_second']:.0f}"
         lines.append(_line([row.agent, *counts, f"{f['seconds']:.1f}", f"{f['peak_memory']:.0f}", speed]))
     return "<table>" + "".join(lines) + "</table>"
