@@ -24,7 +24,8 @@ def write_report(comparison: Comparison, path: Path) -> None:
         f"<h1>{html.escape(config.task)}: {html.escape(', '.join(a for a in comparison.results if a != CONTROL))}</h1>",
         f"<p>{config.seeds} seeds, {config.spending} each, judged on {config.test_prompts} held-out prompts that no agent learnt from, "
         "with the same random numbers for all.</p>",
-        "<h2>Who is better?</h2><ul>",
+        f"<h2>Who is better?</h2><p class='note'>{len(comparison.pairs)} pairs are compared, each with a 95 % interval of its own: between agents that "
+        "are equal, one pair in twenty may still be called different.</p><ul>",
         *(
             f"<li><b>{html.escape(p.verdict if p.difference.excludes_zero else f'{p.first} and {p.second}: not distinguishable')}</b> "
             f"(difference {p.difference}; a text of {html.escape(p.first)} beats one of {html.escape(p.second)} with probability "
@@ -38,7 +39,7 @@ def write_report(comparison: Comparison, path: Path) -> None:
         "</div><p class='note'>Reward"
         + (" and gold" if gold else "")
         + ": interquartile mean over seeds and prompts with its 95 % bootstrap "
-        "interval (whole seeds and whole prompts resampled). Gain: mean difference to the untrained language model. KL: nats per token from "
+        "interval (whole seeds and whole prompts resampled, the seeds' part widened by Student's t). Gain: mean difference to the untrained language model. KL: nats per token from "
         "the language model the agents started from; compare agents at equal KL. Perplexity is under that model."
         + (
             " Gold is an independent score that no agent saw: where the reward rises and it does not, the reward is being gamed."
