@@ -106,6 +106,13 @@ FAULTS = {
     "stale-texts": ("negative-kl", "stale-texts", "ReviewContinuation", 800, {**SHORT, **FAST, "kl_coef": 0.0}),
     "no-kl-fast": ("entropy-collapse", "grpo", "ReviewContinuation", 1500, {**SHORT, "kl_coef": 0.0, "learning_rate": 1e-2}),
     "millions": ("value-loss-explosion", "ppo", "CopyToken", 3000, {"reward": "1000000*copied"}),
+    "one-step-targets": (
+        "runaway-values",
+        "sac",
+        "ReviewContinuation",
+        600,
+        {**SHORT, "path_lambda": 0.0, "tau": 1.0, "learning_rate": 3e-2},
+    ),
     "heavy-term": ("dominating-term", "reinforce", "TokenChain", 200, {"reward": {"chain": 1.0, "length": 100.0}}),
     "length-bonus": ("length-drift", "reinforce", "ReviewContinuation", 4000, LENGTH),
     "one-answer": ("identical-outputs", "reinforce", "CopyToken", 3000, {**FAST, "reward": "regex(pattern=' a')"}),
@@ -266,6 +273,22 @@ def test_rules_bear_missing_and_broken_metrics():
     assert diagnose(RunRecord("ppo", {}, [{"tokens": "10"}, {"tokens": "20", "rollout/kl": ""}], [])) == []
     (found,) = diagnose(RunRecord("ppo", {}, [{"tokens": "10", "train/loss": "0.5"}, {"tokens": "20", "train/loss": "nan"}], []))
     assert (found.name, found.tokens) == ("stopped", 20)
+
+
+def test_values_are_measured_by_the_rewards_where_there_are_any():
+    def run(reward, scale, points=()):
+        rows = [{"tokens": str(i), "train/target_mean": str(scale), "train/q_loss": str(scale**2)} for i in (10, 20, 30)]
+        if reward is not None:
+            rows = [{**row, "rollout/ep_rew_mean": str(reward), "rollout/ep_rew_std": str(reward / 3)} for row in rows]
+        return [f.name for f in diagnose(RunRecord("ilql", {}, rows, points))]
+
+    assert run(1e6, 1e6) == run(0.5, 0.5) == []
+    assert run(0.5, 1e3) == ["runaway-values"]
+    assert run(None, 20.0, [{"tokens": 0, "reward": -7.0}]) == [], "an agent that reads"
+    grown = [{"tokens": str(i), "train/target_mean": "1.0", "train/v_loss": str(v)} for i, v in ((10, 1.0), (20, 50.0), (30, 3e5))]
+    (found,) = diagnose(RunRecord("ilql", {}, grown, []))
+    assert (found.name, found.tokens) == ("runaway-values", 30)
+    assert "√v_loss reaches 548" in found.seen
 
 
 @pytest.mark.parametrize("n", range(1, 8))
