@@ -257,8 +257,33 @@ def test_what_is_no_run_is_one_line(tmp_path):
         read_run(tmp_path)
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text('{"task"')
-    with pytest.raises(RunDirectoryError, match="cannot be read"):
+    with pytest.raises(RunDirectoryError, match=r"config\.json cannot be read"):
         read_run(tmp_path / "half")
+    (tmp_path / "search" / "trials" / "0000" / "seed-0").mkdir(parents=True)
+    (tmp_path / "search" / "config.json").write_text('{"task": "CopyToken", "agent": "ppo", "settings": {}, "trials": 6}')
+    with pytest.raises(RunDirectoryError, match="holds a search for settings: name one of its runs: trials/0000/seed-0"):
+        read_run(tmp_path / "search")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("metrics.csv", "tokens,train/loss\n10,0.5\n2\0", r"metrics\.csv (is damaged in line 3|cannot be read)"),
+        ("metrics.csv", "tokens,train/loss\n10,0.5\nxx,0.5\n", r"metrics\.csv is damaged in line 3: ValueError: .*'xx'"),
+        ("metrics.csv", "tokens,train/loss\n10,half\n", r"metrics\.csv is damaged in line 2: .*'half'"),
+        ("metrics.csv", "tokens,train/loss\n10,1,2\n", r"metrics\.csv is damaged in line 2"),
+        ("metrics.csv", "loss\n10\n", r"metrics\.csv is damaged in line 2: KeyError: 'tokens'"),
+        ("failure.json", '["nothing"]', r"failure\.json is damaged: it should hold a JSON object"),
+        ("evaluations.json", '{"reward": 1}', r"evaluations\.json is damaged: it should hold a JSON array"),
+        ("evaluations.json", "[{", r"evaluations\.json cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_named(name, text, message, tmp_path):
+    (tmp_path / "config.json").write_text('{"task": "CopyToken", "agent": "ppo", "settings": {}}')
+    assert diagnose(read_run(tmp_path)) == []
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RunDirectoryError, match=message):
+        read_run(tmp_path)
 
 
 def test_a_run_without_metrics_has_no_findings(tmp_path):
