@@ -212,6 +212,8 @@ class Agent(ABC):
     def save(self, folder: str | os.PathLike[str], training_state: bool = False) -> None:
         """Write a Hugging Face folder with `agent.json`; `load_agent` and `from_pretrained` both read it.
 
+        Settings that are Python objects, such as a function as reward, are not stored: they are to be given again when it is loaded.
+
         Args:
             folder: Replaced as a whole.
             training_state: Also write what an exactly resumed run needs: optimizer, random generators, running episodes, counters.
@@ -220,7 +222,9 @@ class Agent(ABC):
             raise InvalidArgumentError(f"{type(self).__name__} was built by its class; build it with textgym.make_agent to save it")
         with replaced_folder(folder) as aside:
             self.policy.save_pretrained(aside)
-            description = {"agent": self.name, "n_tokens": self.n_tokens, "settings": self.settings}
+            objects = [name for name, value in self.settings.items() if not _is_plain(value)]
+            settings = {name: None if name in objects else value for name, value in self.settings.items()}
+            description = {"agent": self.name, "n_tokens": self.n_tokens, "settings": settings, "objects": objects}
             (aside / AGENT_FILE).write_text(json.dumps(description, indent=2) + "\n")
             save_modules(aside, self.writing_modules)
             if training_state:
@@ -252,6 +256,15 @@ class Agent(ABC):
         self.env.mdp.load_state(state["env"])
         self.env._seeded = True
         self.env._reset_seeds()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold a value."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | None = None, tuned: bool = False, **settings: Any) -> Agent:
@@ -306,6 +319,9 @@ def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **chang
     if not (path / AGENT_FILE).is_file():
         raise InvalidArgumentError(f"{os.fspath(folder)!r} holds no {AGENT_FILE}; give a folder written by Agent.save")
     description = json.loads((path / AGENT_FILE).read_text())
+    for name in description.get("objects", []):
+        if name not in changes:
+            raise InvalidArgumentError(f"the agent in {os.fspath(folder)!r} was made with a Python object as {name}: pass it again as {name}=")
     settings = {**description["settings"], **changes}
     task_name = settings.pop("task")
     target: str | Task | None = task or task_name
