@@ -42,3 +42,6 @@ def test_links_point_at_files(page):
 def test_pages_of_agents_state_the_defaults():
     check = subprocess.run([sys.executable, ROOT / "tools" / "agent_settings.py", "--check"], capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stderr
+    pages = [page.read_text() for page in (ROOT / "docs" / "agents").glob("*.md")]
+    cut = [line for page in pages for line in page.splitlines() if line.startswith("| `") and line.count("(") != line.count(")")]
+    assert not cut, "sentences that end inside of brackets"

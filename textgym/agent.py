@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -75,9 +76,12 @@ class Agent(ABC):
 
     Attributes:
         name: Registered name.
+        policy_class: `CausalLMPolicy`, or a subclass that the algorithm needs.
         learns: False for an agent that no token budget improves.
         search_space: What `textgym tune` tries, setting → `Range` or `Choice`; a subclass declares its own settings, inherits the rest, and
-            takes one out with None. Settings that an agent does not take are ignored.
+            takes one out with None. Settings that an agent does not take, or refuses, are ignored.
+        refuses: Settings of its base classes that an agent does not take, setting → why. They are in no search space and no table of settings,
+            and any value of theirs but 0 or None is an error.
         scored_per_text: How many texts the reward is asked about for each one that the agent writes, whenever it does; 0 for an agent that
             writes without it.
         env: The stable-baselines3 face of the task.
@@ -88,6 +92,8 @@ class Agent(ABC):
         budget_share: The share of the budget that is behind, where a run's budget is not one of tokens.
         writing_modules: Networks beside the policy without which no text can be written, by name; saved with the agent.
         training_modules: Networks that only learning needs (critics, target networks); saved with the training state.
+        resolved: Settings whose default depends on the model that it starts from, as they came out; saved, so that they stay as they are where
+            the agent goes on from what it has become.
         logger: Stable-baselines3 logger; silent until a run gives it outputs.
         on_iteration: Called with the agent after every iteration (rollout and update), at a point from which it can be saved and resumed.
     """
@@ -95,7 +101,9 @@ class Agent(ABC):
     name = ""
     learns = True
     scored_per_text = 0
+    refuses: ClassVar[Mapping[str, str]] = {}
     search_space: ClassVar[SearchSpace] = {"learning_rate": Range(5e-5, 3e-3, log=True), "kl_coef": Range(0.02, 0.5, log=True)}
+    policy_class: type[CausalLMPolicy] = CausalLMPolicy
     policy: CausalLMPolicy
 
     def __init__(
@@ -148,6 +156,7 @@ class Agent(ABC):
         self.logger = Logger(folder=None, output_formats=[])
         self.on_iteration: Callable[[Agent], None] = lambda _: None
         self.settings: dict[str, Any] = {}  # filled by make_agent: what load_agent needs
+        self.resolved: dict[str, Any] = {}
 
     @abstractmethod
     def learn(self, total_tokens: int) -> "Agent":
@@ -163,7 +172,10 @@ class Agent(ABC):
         self.logger = logger
 
     def kl_coefficient(self, given: float | None) -> float:
-        """Return the KL penalty's coefficient: as given, or by default 0.1 with a reference model and 0 without one."""
+        """Return the KL penalty's coefficient: as given, or by default 0.1 with a reference model and 0 without one; 0 where it is refused."""
+        if "kl_coef" in self.refuses:
+            _check_not_refused(type(self), {"kl_coef": given})
+            return 0.0
         if given is None:
             return DEFAULT_KL_COEF if self.reference_model is not None else 0.0
         if given > 0 and self.reference_model is None:
@@ -172,13 +184,19 @@ class Agent(ABC):
 
     def make_policy(self) -> CausalLMPolicy:
         """Return a fresh policy on the agent's device, with an optimizer of learning rate 0 (for agents that build their own)."""
-        policy = CausalLMPolicy(self.env.observation_space, self.env.action_space, no_learning, **self.policy_settings).to(self.device)
+        settings = {**self.policy_settings, **self.policy_options()}
+        policy = self.policy_class(self.env.observation_space, self.env.action_space, no_learning, **settings).to(self.device)
         if policy.lm.adapter_base and hasattr(self, "policy"):
             policy.share_frozen_weights(self.policy)
         return policy
 
-    def make_reference(self) -> ReferenceModel | None:
-        """Return the frozen reference model, None without one; a policy with adapters is its own."""
+    def policy_options(self) -> dict[str, Any]:
+        """Return arguments of the policy beside those that every agent sets; a subclass that has some says so here."""
+        return {}
+
+    @cached_property
+    def reference(self) -> ReferenceModel | None:
+        """The frozen reference model, None without one; loaded when it is first asked for. A policy with adapters is its own."""
         return None if self.reference_model is None else ReferenceModel(self.reference_model, self.device, adapted=self.policy.lm)
 
     def generate(
@@ -222,8 +240,9 @@ class Agent(ABC):
             raise InvalidArgumentError(f"{type(self).__name__} was built by its class; build it with textgym.make_agent to save it")
         with replaced_folder(folder) as aside:
             self.policy.save_pretrained(aside)
-            objects = [name for name, value in self.settings.items() if not _is_plain(value)]
-            settings = {name: None if name in objects else value for name, value in self.settings.items()}
+            given = {**self.settings, **self.resolved}
+            objects = [name for name, value in given.items() if not _is_plain(value)]
+            settings = {name: None if name in objects else value for name, value in given.items()}
             description = {"agent": self.name, "n_tokens": self.n_tokens, "settings": settings, "objects": objects}
             (aside / AGENT_FILE).write_text(json.dumps(description, indent=2) + "\n")
             save_modules(aside, self.writing_modules)
@@ -321,7 +340,9 @@ def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **chang
     description = json.loads((path / AGENT_FILE).read_text())
     for name in description.get("objects", []):
         if name not in changes:
-            raise InvalidArgumentError(f"the agent in {os.fspath(folder)!r} was made with a Python object as {name}: pass it again as {name}=")
+            raise InvalidArgumentError(
+                f"the agent in {os.fspath(folder)!r} was made with a Python object as {name}: pass it again as {name}="
+            )
     settings = {**description["settings"], **changes}
     task_name = settings.pop("task")
     target: str | Task | None = task or task_name
@@ -344,16 +365,29 @@ def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **chang
 
 def check_settings(name: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:
     """Raise for a setting that neither the agent nor, if it passes settings on, the classes it is built on take."""
+    _check_not_refused(factory, settings)
     known = agent_settings(factory)
     for setting in settings:
-        if setting not in known:
+        if setting not in known and setting not in _refused(factory):
             near = get_close_matches(setting, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidArgumentError(f"agent {name!r} has no setting {setting!r}: {hint}settings: {', '.join(known)}")
 
 
+def _refused(factory: Callable[..., Any]) -> Mapping[str, str]:
+    """Return the settings that an agent refuses, setting → why; a function that makes agents may have an attribute `refuses`, too."""
+    found: Mapping[str, str] = getattr(factory, "refuses", {})
+    return found
+
+
+def _check_not_refused(factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    for setting, why in _refused(factory).items():
+        if settings.get(setting):
+            raise InvalidArgumentError(f"{factory.__name__}: {why}; leave {setting}={settings[setting]} out")
+
+
 def agent_settings(factory: Callable[..., Any]) -> dict[str, Any]:
-    """Return every setting that an agent takes with its default, its own first.
+    """Return every setting that an agent takes with its default, its own first; none that it refuses.
 
     Args:
         factory: The agent's class, whose base classes are asked as long as settings are passed on, or a function.
@@ -369,7 +403,7 @@ def agent_settings(factory: Callable[..., Any]) -> dict[str, Any]:
         found |= {p.name: p.default for p in named if p.name not in found and p.default is not p.empty}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return found
+    return {name: default for name, default in found.items() if name not in _refused(factory)}
 
 
 def agent_search_space(factory: Callable[..., Any]) -> dict[str, Range | Choice]:

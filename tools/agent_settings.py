@@ -16,6 +16,7 @@ from textgym.plugin_manager import installed_plugins
 
 PAGES = Path(textgym.__file__).parents[1] / "docs" / "agents"
 HEADING = "## Settings"
+SENTENCE_END = r"(?<=[a-z0-9)`])(?<!et al)\.(?: |$)"
 ENTRY = re.compile(r"^    (?P<names>\w+(?:,\s+\w+)*): (?P<text>.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
@@ -27,7 +28,7 @@ def meanings(factory):
         for entry in ENTRY.finditer(arguments):
             text = re.sub(r"\s+", " ", entry["text"])
             names = re.split(r",\s+", entry["names"])
-            end = r"(?<=[a-z0-9)`])\.(?: |$)|;" if len(names) > 1 else r"(?<=[a-z0-9)`])\.(?: |$)"
+            end = f"{SENTENCE_END}|;" if len(names) > 1 else SENTENCE_END
             for name in names:
                 found.setdefault(name, re.split(end, text)[0].rstrip("."))
     return found

@@ -8,6 +8,7 @@ import numpy as np
 
 from textgym.errors import InvalidArgumentError
 from textgym.learning.control_agent import ControlAgent
+from textgym.learning.text_groups import groups_of, place_of_best, total_rewards
 from textgym.mdp import TokenMDP
 from textgym.policies.generation import GeneratedText, generate
 from textgym.tasks import Task
@@ -37,10 +38,8 @@ class BestOfNAgent(ControlAgent):
             return generate(self.policy, mdp, prompt_indices, None)
         texts = generate(self.policy, mdp, np.repeat(np.asarray(prompt_indices), self.n).tolist(), rng)
         best = []
-        for start in range(0, len(texts), self.n):
-            group = texts[start : start + self.n]
-            scores = np.array([t.rewards.sum() for t in group])
-            chosen = group[int(np.nanargmax(scores)) if np.isfinite(scores).any() else 0]
+        for group in groups_of(len(texts), self.n):
+            chosen = texts[group][place_of_best(total_rewards(texts[group]))]
             gain = (log(self.n) - (self.n - 1) / self.n) / len(chosen.action_ids)
             best.append(
                 GeneratedText(chosen.prompt_ids, chosen.action_ids, chosen.log_probs + np.float32(gain), chosen.rewards, chosen.info)

@@ -1,18 +1,18 @@
 """DAgger: the policy writes, the task's expert says what it should have written at every prefix, and all of it is imitated."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textgym.errors import InvalidArgumentError
 from textgym.learning.expert import ExpertTokens
+from textgym.learning.negative_log_likelihood import negative_log_likelihood
 from textgym.learning.replay import TokenReplay
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import Choice, GeneratedText, write_rows
 from textgym.tasks import Task
-from textgym_agents.behaviour_cloning import negative_log_likelihood
 
 
 class DAggerAgent(TextAgent):
@@ -31,14 +31,14 @@ class DAggerAgent(TextAgent):
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
 
+    refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "it learns from the expert, not from rewards"}
+
     def __init__(self, task: str | Task, mix: float = 0.5, replay_size: int = 100_000, updates: int = 2, **settings: Any) -> None:
         if not 0 <= mix <= 1:
             raise InvalidArgumentError(f"mix must be from 0 to 1, got {mix}")
         if updates < 1:
             raise InvalidArgumentError(f"updates must be at least 1, got {updates}")
-        if settings.get("kl_coef"):
-            raise InvalidArgumentError(f"dagger learns from the expert, not from rewards; leave kl_coef={settings['kl_coef']} out")
-        super().__init__(task, **{**settings, "kl_coef": 0.0})
+        super().__init__(task, **settings)
         self.mix, self.updates = mix, updates
         self.expert = ExpertTokens(self.env.mdp)
         self.visited = TokenReplay(replay_size)  # its number per token is the expert's label

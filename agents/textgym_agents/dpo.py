@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from textgym.errors import InvalidArgumentError
+from textgym.learning.given_data_agent import GivenDataAgent
 from textgym.learning.given_texts import Pair, Rounds, given_pairs
-from textgym.learning.micro_batches import micro_batches
-from textgym.learning.text_agent import TextAgent
+from textgym.learning.micro_batches import micro_batches, split_by_text
+from textgym.learning.text_groups import differing_groups, place_of_best, total_rewards
 from textgym.policies.generation import GeneratedText, generate
 from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
@@ -20,12 +21,12 @@ from textgym.tasks import Task
 Writer = Literal["policy", "start"]
 
 
-class DPOAgent(TextAgent):
+class DPOAgent(GivenDataAgent):
     """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290).
 
     Of `group_size` texts per prompt the best and the worst by the reward are a pair (chosen c, rejected r); the loss is
     −log σ(β [log π(c)/π_ref(c) − log π(r)/π_ref(r)]), a mean over pairs, where the log-probabilities are those of whole texts. Its optimum is
-    that of the Bradley-Terry reward less β times the KL with π_ref, so `kl_coef` must be left out. With `data` the pairs are given ones, dealt
+    that of the Bradley-Terry reward less β times the KL with π_ref, so there is no `kl_coef`. With `data` the pairs are given ones, dealt
     out in shuffled rounds of `n_envs` texts (offline DPO); nothing is generated then, and the budget counts the tokens read.
 
     Args:
@@ -40,8 +41,8 @@ class DPOAgent(TextAgent):
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
 
+    refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "beta is the coefficient of the KL"}
     search_space: ClassVar[SearchSpace] = {
-        "kl_coef": None,  # β is the coefficient
         "beta": Range(0.03, 0.5, log=True),
         "updates": Range(1, 4),
         "group_size": Choice((4, 8)),
@@ -61,26 +62,22 @@ class DPOAgent(TextAgent):
             raise InvalidArgumentError(f"beta must be greater than 0, got {beta}")
         if writer not in ("policy", "start"):
             raise InvalidArgumentError(f"writer must be 'policy' or 'start', got {writer!r}")
-        if settings.get("kl_coef"):
-            raise InvalidArgumentError(f"dpo: beta is the coefficient of the KL; leave kl_coef={settings['kl_coef']} out")
-        super().__init__(task, **{**settings, "kl_coef": 0.0})
-        if group_size < 2 or self.env.num_envs % group_size or updates < 1:
-            raise InvalidArgumentError(
-                f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, at least 2, and updates at least 1, got {updates}"
-            )
-        self.beta, self.writer, self.group_size, self.updates = beta, writer, group_size, updates
+        super().__init__(task, **settings)
+        if updates < 1:
+            raise InvalidArgumentError(f"updates must be at least 1, got {updates}")
+        self.beta, self.writer, self.group_size, self.updates = beta, writer, self.check_group_size(group_size), updates
         self.start = self.make_policy().requires_grad_(False)  # π_ref also where the model has no weights to be named by
         self.start.load_state_dict(self.policy.state_dict())
         self.training_modules["start"] = self.start
         self._known: tuple[list[GeneratedText], list[NDArray[np.float64]]] = ([], [])
         self.given: list[Pair] = given_pairs(self.env.mdp, data) if os.fspath(data) else []
-        self._rounds = Rounds(len(self.given))
+        self.rounds = Rounds(len(self.given))
 
     def iterate(self) -> int:
         """Take steps on the next given pairs, or on pairs written now."""
         if not self.given:
             return self._write_and_learn()
-        pairs = [self.given[i] for i in self._rounds.deal(self.env.num_envs // 2, self.rng)]
+        pairs = [self.given[i] for i in self.rounds.deal(self.env.num_envs // 2, self.rng)]
         return self._learn(pairs)
 
     def _write_and_learn(self) -> int:
@@ -109,13 +106,9 @@ class DPOAgent(TextAgent):
 
     def pairs(self, texts: Sequence[GeneratedText]) -> list[Pair]:
         """Return the best and the worst text of each group whose rewards differ."""
-        totals = np.array([t.rewards.sum() for t in texts])
-        found = []
-        for start in range(0, len(texts), self.group_size):
-            group = totals[start : start + self.group_size]
-            if np.isfinite(group).any() and np.nanmax(group) > np.nanmin(group):
-                found.append((texts[start + int(np.nanargmax(group))], texts[start + int(np.nanargmin(group))]))
-        return found
+        totals = total_rewards(texts)
+        groups = differing_groups(totals, self.group_size)
+        return [(texts[g][place_of_best(totals[g])], texts[g][place_of_best(-totals[g])]) for g in groups]
 
     def losses(self, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, dict[str, float]]]:
         """Yield the parts of the loss; both texts of a pair are in the same pass."""
@@ -147,15 +140,6 @@ class DPOAgent(TextAgent):
         found = []
         for batch in micro_batches(texts, self.batch_size, self.device):
             log_prob = self.start.evaluate_actions(batch.packed, batch.packed.actions)[1].double().cpu().numpy()
-            found += np.split(log_prob, np.cumsum([len(texts[i].action_ids) for i in batch.indices])[:-1])
+            found += split_by_text(log_prob, [texts[i] for i in batch.indices])
         self._known = (list(texts), found)
         return found
-
-    def state(self) -> dict[str, Any]:
-        """Return the state with the given pairs still to come in this round."""
-        return {**super().state(), "order": self._rounds.order}
-
-    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` and `arrays` returned."""
-        super().load_state(state, arrays)
-        self._rounds.order = list(state["order"])

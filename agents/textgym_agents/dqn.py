@@ -21,7 +21,7 @@ class DQNAgent(DuelingQAgent):
     Q(s, a) = V(s) + β (l(s, a) − max_b l(s, b)) with the value head V and the language model's logits l (arXiv:1511.06581, equation 8). The
     greedy policy is argmax l; softmax(Q / β) is the language model, which explores (Boltzmann exploration). The target is
     r + γ Q_target(s', argmax_b Q(s', b)), mixed along the text by λ. Texts are written greedily in evaluation. Stable-baselines3's DQN is not
-    used: its replay copies the whole prefix twice per token.
+    used: its replay copies the whole prefix twice per token. A `top_k` bounds what is written, not what Q is known of.
 
     The reward holds `kl_coef` log π_ref(a|s), the KL of a greedy policy (Jaques et al. 2017, arXiv:1611.02796). With `beta` equal to
     `kl_coef` the first Q is then right wherever the task's reward does not depend on the token, which nearly all of the vocabulary, never
@@ -44,13 +44,13 @@ class DQNAgent(DuelingQAgent):
 
     def q_of_tokens(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return max_a Q and the advantage of the chosen token, at most 0, of the policy."""
-        hidden, logits = self.hidden_and_logits(self.policy, batch)
+        hidden, logits = self.hidden_and_logits(self.policy, batch, top_k=False)
         self._best_tokens = logits.argmax(-1)
         return self.policy.value_head(hidden).squeeze(-1), self._advantage(logits, batch.packed.actions)
 
     def target_values(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return Q_target of the policy's best token (`q_of_tokens` has just seen it), and how much more or less it gives the chosen one."""
-        hidden, logits = self.hidden_and_logits(self.target, batch)
+        hidden, logits = self.hidden_and_logits(self.target, batch, top_k=False)
         best = self._advantage(logits, self._best_tokens)
         return self.target.value_head(hidden).squeeze(-1) + best, self._advantage(logits, batch.packed.actions) - best
 

@@ -5,18 +5,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from textgym.errors import InvalidArgumentError
+from textgym.learning.negative_log_likelihood import negative_log_likelihood
 from textgym.learning.text_agent import TextAgent
+from textgym.learning.text_groups import Floats, differing_groups, place_of_best, total_rewards
 from textgym.policies.generation import GeneratedText
 from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
-from textgym_agents.behaviour_cloning import negative_log_likelihood
 
 
 class ExpertIterationAgent(TextAgent):
     """Expert iteration (Anthony et al. 2017, arXiv:1705.08439), for texts rejection-sampling fine-tuning (RAFT, arXiv:2304.06767).
 
     Of `group_size` texts per prompt the one with the highest reward, less `kl_coef` · log(π/π_ref), becomes the expert's; the loss is
-    −log π(a_t | s_t), a mean over the experts' tokens.
+    −log π(a_t | s_t), a mean over the experts' tokens. A group that the task rewards equally teaches nothing and is left out.
 
     Args:
         task: As for `textgym.make_agent`.
@@ -29,13 +30,9 @@ class ExpertIterationAgent(TextAgent):
 
     def __init__(self, task: str | Task, group_size: int = 4, updates: int = 2, **settings: Any) -> None:
         super().__init__(task, **settings)
-        if group_size < 2 or self.env.num_envs % group_size:
-            raise InvalidArgumentError(
-                f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, which must be at least 2"
-            )
         if updates < 1:
             raise InvalidArgumentError(f"updates must be at least 1, got {updates}")
-        self.group_size, self.updates = group_size, updates
+        self.group_size, self.updates = self.check_group_size(group_size), updates
 
     def iterate(self) -> int:
         """Write groups of texts, keep each group's best, imitate them."""
@@ -50,11 +47,11 @@ class ExpertIterationAgent(TextAgent):
         self.log_update(figures)
         return sum(len(t.action_ids) for t in texts)
 
-    def experts(self, texts: list[GeneratedText], scores: np.ndarray[Any, np.dtype[np.float64]]) -> list[GeneratedText]:
-        """Return the best text of each group; none of a group whose scores are all equal or unknown: it teaches nothing."""
-        found = []
-        for start in range(0, len(texts), self.group_size):
-            group = scores[start : start + self.group_size]
-            if np.isfinite(group).any() and np.nanmax(group) > np.nanmin(group):
-                found.append(texts[start + int(np.nanargmax(group))])
-        return found
+    def experts(self, texts: list[GeneratedText], scores: Floats) -> list[GeneratedText]:
+        """Return the text with the best score of each group; none of a group whose rewards are all equal or unknown: it teaches nothing.
+
+        Args:
+            texts: Whose groups lie one after the other.
+            scores: (n,) their rewards less the KL penalty.
+        """
+        return [texts[group][place_of_best(scores[group])] for group in differing_groups(total_rewards(texts), self.group_size)]

@@ -15,7 +15,7 @@ from textgym.imitation.learner import DiscriminatorLearner, DiscriminatorSetting
 from textgym.learning.clipped_surrogate import clipped_surrogate
 from textgym.learning.epoch_agent import EpochAgent, step_figures
 from textgym.learning.given_texts import best_share, reference_texts
-from textgym.learning.micro_batches import micro_batches
+from textgym.learning.micro_batches import micro_batches, split_by_text
 from textgym.learning.replay import TokenReplay
 from textgym.learning.returns import generalized_advantages, whitened
 from textgym.lm.language_model import load_language_model
@@ -140,7 +140,7 @@ class GAILAgent(EpochAgent):
         """Return "old" (log-probabilities when written), "advantage" and "return" of each token, per text (tokens of it,)."""
         with torch.no_grad():
             parts = [self.policy.predict_values(b.packed).squeeze(-1) for b in micro_batches(texts, self.batch_size, self.device)]
-        values = np.split(torch.cat(parts).double().cpu().numpy(), np.cumsum([len(t.action_ids) for t in texts])[:-1])
+        values = split_by_text(torch.cat(parts).double().cpu().numpy(), texts)
         advantages = [generalized_advantages(r, v, self.gamma, self.gae_lambda) for r, v in zip(rewards, values, strict=True)]
         returns = [a + v for a, v in zip(advantages, values, strict=True)]
         if self.normalize_advantage:

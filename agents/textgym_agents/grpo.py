@@ -10,6 +10,7 @@ from textgym.learning.clipped_surrogate import clipped_surrogate
 from textgym.learning.group_agent import Floats, GroupAgent
 from textgym.learning.micro_batches import MicroBatch
 from textgym.learning.returns import group_relative
+from textgym.learning.text_groups import differing_groups, groups_of, total_rewards
 from textgym.policies.generation import GeneratedText
 from textgym.policies.kl import kl_estimate
 from textgym.tasks import Task
@@ -34,7 +35,7 @@ class GRPOAgent(GroupAgent):
         loss_type: "grpo", "dr-grpo" or "dapo".
         kl_in: Where the KL penalty β = `kl_coef` is: in the "loss" as above, or as `kl_coef` · log(π/π_ref) off the "reward".
         clip_range_high: ε_high; by default `clip_range`, with "dapo" 0.28.
-        dynamic_sampling: Leave groups of equal rewards out and draw others; by default with "dapo".
+        dynamic_sampling: Leave groups out that the task rewards equally, and draw others; by default with "dapo".
         max_draws: Times that an iteration writes texts at most, with `dynamic_sampling`.
         overlong_tokens: The last so many tokens of the budget cost reward, linearly up to 1 at its end (DAPO's soft punishment); 0 for none.
         **settings: Those of `textgym.learning.group_agent.GroupAgent` (`group_size`, `n_epochs`, `n_minibatches`, `clip_range`),
@@ -84,12 +85,12 @@ class GRPOAgent(GroupAgent):
             totals = np.array([r.sum() for r in rewards]) - self._overlong(texts)
             written += texts
             kls.append(kl)
-            for start in range(0, len(texts), self.group_size):
-                group = totals[start : start + self.group_size]
-                if not self.dynamic_sampling or _differ(group):
-                    kept += texts[start : start + self.group_size]
-                    reference += [] if theirs is None else theirs[start : start + self.group_size]
-                    scores.append(group)
+            # by the task's own reward: a penalty tells texts apart that the task does not
+            size = self.group_size
+            for group in differing_groups(total_rewards(texts), size) if self.dynamic_sampling else groups_of(len(texts), size):
+                kept += texts[group]
+                reference += [] if theirs is None else theirs[group]
+                scores.append(totals[group])
             if len(kept) >= self.env.num_envs:
                 break
         kept, scores = kept[: self.env.num_envs], scores[: self.env.num_envs // self.group_size]
@@ -121,9 +122,3 @@ class GRPOAgent(GroupAgent):
         """Return what each text's length costs, (n,), 0 to 1."""
         over = np.array([len(t.action_ids) for t in texts], np.float64) - (self.env.mdp.max_new_tokens - self.overlong_tokens)
         return np.maximum(over, 0.0) / max(1, self.overlong_tokens) if self.overlong_tokens else np.zeros(len(texts))
-
-
-def _differ(scores: Floats) -> bool:
-    """Say whether the known scores of a group are not all the same."""
-    known = scores[np.isfinite(scores)]
-    return bool(known.size and known.max() > known.min())

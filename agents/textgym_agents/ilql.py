@@ -2,21 +2,19 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from textgym.errors import InvalidArgumentError
+from textgym.learning.given_data_agent import GivenDataAgent
 from textgym.learning.given_texts import OFFLINE, Rounds, given_texts
-from textgym.learning.micro_batches import MicroBatch, micro_batches
-from textgym.learning.q_agent import path_targets
-from textgym.learning.text_agent import TextAgent
+from textgym.learning.micro_batches import micro_batches
+from textgym.learning.path_targets import batch_targets
 from textgym.policies.advantage_shifted_policy import AdvantageShiftedPolicy
-from textgym.policies.causal_lm_policy import no_learning
 from textgym.policies.generation import GeneratedText
 from textgym.tasks import Task
 
@@ -26,7 +24,7 @@ def expectile_loss(gaps: Tensor, tau: float) -> Tensor:
     return torch.where(gaps < 0, 1 - tau, tau) * gaps.square()
 
 
-class ILQLAgent(TextAgent):
+class ILQLAgent(GivenDataAgent):
     """Implicit language Q-learning (Snell et al. 2022, arXiv:2206.11871) on texts with rewards that somebody else wrote.
 
     On the language model sit two Q heads, their lagging copies Q̂ (of which the lesser counts) and a V head. A token's loss is
@@ -51,6 +49,8 @@ class ILQLAgent(TextAgent):
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
 
+    refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "beta says how far it leaves the language model"}
+    policy_class = AdvantageShiftedPolicy
     policy: AdvantageShiftedPolicy
 
     def __init__(
@@ -76,25 +76,22 @@ class ILQLAgent(TextAgent):
         for name, weight in (("cql_coef", cql_coef), ("bc_coef", bc_coef), ("awac_coef", awac_coef)):
             if not weight >= 0:
                 raise InvalidArgumentError(f"{name} must be at least 0, got {weight}")
-        if settings.get("kl_coef"):
-            raise InvalidArgumentError(f"ilql: beta says how far it leaves the language model; leave kl_coef={settings['kl_coef']} out")
         self.beta, self.train_lm = beta, train_lm
-        super().__init__(task, **{**settings, "kl_coef": 0.0})
+        super().__init__(task, **settings)
         self.tau, self.cql_coef, self.bc_coef, self.awac_coef = tau, cql_coef, bc_coef if self.train_lm else 0.0, awac_coef
         self.gamma, self.path_lambda, self.polyak = gamma, path_lambda, polyak
         self.texts = given_texts(self.env.mdp, data)
-        self._rounds = Rounds(len(self.texts))
+        self.rounds = Rounds(len(self.texts))
         self.policy.heads.start_at(float(np.mean([t.rewards.sum() for t in self.texts])))
         self.writing_modules["heads"] = self.policy.heads
 
-    def make_policy(self) -> AdvantageShiftedPolicy:
-        """Return a fresh policy with value heads."""
-        settings = {**self.policy_settings, "beta": self.beta, "train_lm": self.train_lm}
-        return AdvantageShiftedPolicy(self.env.observation_space, self.env.action_space, no_learning, **settings).to(self.device)
+    def policy_options(self) -> dict[str, Any]:
+        """Return what the heads' policy wants to know."""
+        return {"beta": self.beta, "train_lm": self.train_lm}
 
     def iterate(self) -> int:
         """Take one step on the next texts, and move the lagging copies."""
-        texts = [self.texts[i] for i in self._rounds.deal(self.env.num_envs, self.rng)]
+        texts = [self.texts[i] for i in self.rounds.deal(self.env.num_envs, self.rng)]
         self.log_update(self.optimisation.step(self.losses(texts), self.progress))
         self.policy.heads.move_target(self.polyak)
         read = sum(len(t.action_ids) for t in texts)
@@ -108,7 +105,8 @@ class ILQLAgent(TextAgent):
         for batch in micro_batches(texts, self.batch_size, self.device):
             tokens, hidden = batch.packed.actions, policy.lm.packed_hidden(batch.packed)
             values, lagging = policy._values(hidden), heads.target_of(hidden, tokens)
-            targets = self.targets(batch, texts, values.detach(), lagging)
+            gaps = lagging.double() - values.detach().double()
+            targets = batch_targets(batch, texts, values.detach(), gaps, self.gamma, self.path_lambda)
             losses = {"q_loss": values.new_zeros(()), "v_loss": expectile_loss(lagging - values, self.tau).sum() / n_tokens}
             for head in heads.q:
                 if self.cql_coef:
@@ -130,19 +128,3 @@ class ILQLAgent(TextAgent):
                 {name: part.item() for name, part in {"loss": loss, **losses}.items()}
                 | {name: numbers.sum().item() / n_tokens for name, numbers in figures.items()},
             )
-
-    def targets(self, batch: MicroBatch, texts: Sequence[GeneratedText], values: Tensor, lagging: Tensor) -> Tensor:
-        """Return y of every token, (T,)."""
-        ends = np.cumsum([len(texts[i].action_ids) for i in batch.indices])[:-1]
-        v, q = (np.split(numbers.double().cpu().numpy(), ends) for numbers in (values, lagging))
-        found = [path_targets(texts[i].rewards, v[k], q[k] - v[k], self.gamma, self.path_lambda) for k, i in enumerate(batch.indices)]
-        return torch.from_numpy(np.concatenate(found).astype(np.float32)).to(self.device)
-
-    def state(self) -> dict[str, Any]:
-        """Return the state with the texts still to come in this round."""
-        return {**super().state(), "order": self._rounds.order}
-
-    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` and `arrays` returned."""
-        super().load_state(state, arrays)
-        self._rounds.order = list(state["order"])

@@ -32,7 +32,8 @@ class ReinforceAgent(TextAgent):
             the other texts of the same prompt (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740, RLOO); "learned": the value head.
         group_size: Texts per prompt with "leave-one-out".
         vf_coef: Weight of the value loss with "learned".
-        normalize_advantage: Divide advantages by their standard deviation over the iteration.
+        normalize_advantage: Divide advantages by their standard deviation over the iteration; not with "learned", whose advantages are only
+            known in the update.
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, `kl_coef`, ...) and `textgym.agent.Agent`.
     """
 
@@ -50,11 +51,7 @@ class ReinforceAgent(TextAgent):
         if baseline not in BASELINES:
             raise InvalidArgumentError(f"baseline must be one of {', '.join(BASELINES)}, got {baseline!r}")
         super().__init__(task, **settings)
-        self.group_size = group_size if baseline == "leave-one-out" else 1
-        if self.group_size < 1 + (baseline == "leave-one-out") or self.env.num_envs % self.group_size:
-            raise InvalidArgumentError(
-                f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, which must be at least 2"
-            )
+        self.group_size = self.check_group_size(group_size) if baseline == "leave-one-out" else 1
         self.baseline, self.vf_coef, self.normalize_advantage = baseline, vf_coef, normalize_advantage
         self.mean_return: float | None = None
 

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 
 from textgym.errors import InvalidArgumentError
 from textgym.learning.micro_batches import MicroBatch, micro_batches
-from textgym.learning.q_agent import QAgent, without_kl_coef
-from textgym.policies.causal_lm_policy import CausalLMPolicy, no_learning
+from textgym.learning.q_agent import QAgent
+from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import GeneratedText
 from textgym.tasks import Task
 
@@ -81,7 +80,7 @@ class SACAgent(QAgent):
 
     Args:
         task: As for `textgym.make_agent`.
-        alpha: α at the start, reward units per nat. It takes the place of `kl_coef`, which must be left out or 0.
+        alpha: α at the start, reward units per nat. It takes the place of `kl_coef`.
         alpha_lr: Step of log α, per nat off the target; 0 keeps α.
         target_kl: Nats per token from the reference model that α steers to.
         target_entropy: Nats per token that α steers to without a reference model.
@@ -89,6 +88,8 @@ class SACAgent(QAgent):
         **settings: Those of `textgym.learning.q_agent.QAgent` (`path_lambda`, `replay_size`, `updates`, `tau`, ...), `TextAgent`, `Agent`.
     """
 
+    refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "alpha is the coefficient of the KL"}
+    policy_class = ActorCriticPolicy
     policy: ActorCriticPolicy
     target: ActorCriticPolicy
 
@@ -107,15 +108,10 @@ class SACAgent(QAgent):
         for name, number in (("alpha_lr", alpha_lr), ("target_kl", target_kl), ("target_entropy", target_entropy)):
             if not number >= 0:
                 raise InvalidArgumentError(f"{name} must be at least 0, got {number}")
-        super().__init__(task, **without_kl_coef("sac", {**settings, "value_lr_scale": value_lr_scale}))
+        super().__init__(task, value_lr_scale=value_lr_scale, **settings)
         self.log_alpha, self.alpha_lr = math.log(alpha), alpha_lr
-        self.target_distance = -target_entropy if self.reference is None else target_kl
+        self.target_distance = -target_entropy if self.reference_model is None else target_kl
         self.training_modules["critics"] = self.policy.critics
-
-    def make_policy(self) -> ActorCriticPolicy:
-        """Return a fresh language model with critics."""
-        spaces = (self.env.observation_space, self.env.action_space)
-        return ActorCriticPolicy(*spaces, no_learning, **self.policy_settings).to(self.device)
 
     def iterate(self) -> int:
         """Write texts, keep them, take steps on replayed ones; log α."""
@@ -162,9 +158,7 @@ class SACAgent(QAgent):
         """Return log π_ref of every token, (T, vocab), 0 without a reference model."""
         if self.reference is None:
             return 0.0
-        logits = self.reference.lm.logits(self.reference.lm.packed_hidden(batch.packed))
-        rule = replace(self.policy.rule, top_k=0)  # its own top k, where others are the policy's, would make the KL infinite
-        return rule.apply(logits, self.policy.allowed).log_softmax(-1)
+        return self.reference.log_probs_of_all(batch.packed, self.policy.rule, self.policy.allowed)
 
     def state(self) -> dict[str, Any]:
         """Return the state with log α."""

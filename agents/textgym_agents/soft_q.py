@@ -1,5 +1,6 @@
 """Soft Q-learning on a language model: the policy's log-probabilities and the value head are the Q function."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -7,7 +8,6 @@ from torch import Tensor
 from textgym.errors import InvalidArgumentError
 from textgym.learning.dueling_q_agent import DuelingQAgent
 from textgym.learning.micro_batches import MicroBatch
-from textgym.learning.q_agent import without_kl_coef
 from textgym.lm.token_distribution import log_prob_and_entropy
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.search_space import Range, SearchSpace
@@ -24,18 +24,19 @@ class SoftQAgent(DuelingQAgent):
 
     Args:
         task: As for `textgym.make_agent`.
-        alpha: α, in reward units per nat. It takes the place of `kl_coef`, which must be left out or 0.
+        alpha: α, in reward units per nat. It takes the place of `kl_coef`.
         **settings: Those of `textgym.learning.q_agent.QAgent` (`path_lambda`, `replay_size`, `updates`, `tau`, ...), `TextAgent`, `Agent`.
     """
 
-    search_space: ClassVar[SearchSpace] = {"kl_coef": None, "alpha": Range(0.03, 0.5, log=True)}
+    refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "alpha is the coefficient of the KL"}
+    search_space: ClassVar[SearchSpace] = {"alpha": Range(0.03, 0.5, log=True)}
 
     def __init__(self, task: str | Task, alpha: float = 0.1, **settings: Any) -> None:
         if not alpha > 0:
             raise InvalidArgumentError(f"alpha must be greater than 0, got {alpha}")
-        super().__init__(task, **without_kl_coef("soft-q", settings))
+        super().__init__(task, **settings)
         self.alpha = alpha
-        self.kl_coef = 0.0 if self.reference is None else alpha
+        self.kl_coef = 0.0 if self.reference_model is None else alpha
 
     def q_of_tokens(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return V and α log π of the policy."""

@@ -9,6 +9,7 @@ import textgym
 from tests.agents.dynamic_programming import optimal_values
 from textgym.agent import Agent
 from textgym.learning.expert import ExpertTokens
+from textgym.learning.negative_log_likelihood import negative_log_likelihood
 
 SEQUENCE = "abcdef"
 REPAIR = "h"
@@ -60,8 +61,6 @@ def test_the_share_of_the_expert_decays():
 
 
 def test_loss_and_gradient_by_hand():
-    from textgym_agents.behaviour_cloning import negative_log_likelihood
-
     agent = made("dagger", "TokenChain")
     texts, labels = agent.write_mixed(0.3)
     assert any((t.action_ids != wanted).any() for t, wanted in zip(texts, labels, strict=True))

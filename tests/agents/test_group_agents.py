@@ -175,6 +175,17 @@ def test_dapo_leaves_equal_groups_out_and_draws_again():
     assert all(torch.equal(a, b) for a, b in zip(before, equal.policy.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("kl_in", ["loss", "reward"])
+def test_dapo_compares_what_the_task_rewards_and_no_penalty(kl_in):
+    settings = {"n_envs": 8, "group_size": 4, "max_draws": 2, "max_new_tokens": 4, "overlong_tokens": 3, "kl_in": kl_in, "device": "cpu"}
+    agent = textgym.make_agent("grpo", "ReviewContinuation", reward=lambda e: [1.0] * len(e), loss_type="dapo", **settings)
+    torch.nn.init.normal_(agent.policy.lm.model.transformer.ln_f.bias, std=0.1)  # away from the reference, so that there is a penalty
+    agent.iterate()
+    assert agent.logger.name_to_value["rollout/kl"] != 0
+    assert agent.logger.name_to_value["rollout/kept_groups"] == 0
+    assert agent.n_tokens_trained == 0
+
+
 def test_overlong_texts_cost_reward():
     agent = textgym.make_agent("grpo", "CopyToken", n_envs=8, max_new_tokens=6, overlong_tokens=4, device="cpu")
     texts = [SimpleNamespace(action_ids=np.zeros(n)) for n in (1, 2, 4, 6)]

@@ -233,3 +233,16 @@ def test_it_learns_from_the_shipped_data_to_write_better_than_they_are(task, tok
 def test_bad_settings_are_one_line(settings, message):
     with pytest.raises(textgym.InvalidArgumentError, match=message):
         make(**settings)
+
+
+def test_beside_adapters_the_language_model_stays_frozen_and_comes_back_as_saved(tmp_path):
+    agent = make("ReviewContinuation", lora_rank=2, max_new_tokens=6, n_envs=4, learning_rate=0.01)
+    before = {name: p.clone() for name, p in agent.policy.lm.named_parameters()}
+    agent.learn(24)
+    moved = {name for name, p in agent.policy.lm.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert all("lora_" in name for name in moved)
+    agent.save(tmp_path / "agent")
+    loaded = textgym.load_agent(tmp_path / "agent")
+    assert loaded.generate(PROMPTS, seed=3) == agent.generate(PROMPTS, seed=3)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(agent.policy.lm.parameters(), loaded.policy.lm.parameters(), strict=True))

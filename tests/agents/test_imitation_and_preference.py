@@ -9,6 +9,7 @@ import torch
 import textgym
 from textgym.experiments.evaluate import evaluate
 from textgym.learning.given_texts import best_share, reference_texts
+from textgym.learning.negative_log_likelihood import negative_log_likelihood
 from textgym.policies.reference import ReferenceModel
 
 
@@ -41,8 +42,6 @@ def agree(ours, theirs):
 
 
 def test_behaviour_cloning_loss_by_hand():
-    from textgym_agents.behaviour_cloning import negative_log_likelihood
-
     agent = made("bc", "ReviewContinuation", max_new_tokens=6, n_envs=4)
     texts = agent.texts[:5]
     ours = gradient(negative_log_likelihood(agent.policy, texts, batch_size=7), agent.policy)
@@ -84,7 +83,16 @@ def test_pairs_and_experts_are_best_and_worst_and_skip_groups_without_difference
     experts = expert.experts(texts, totals.ravel())
     assert len(experts) == mixed
     assert all(t.rewards.sum() == 1 for t in experts)
-    assert expert.experts(texts[:4], np.array([np.nan, 1.0, 0.0, np.nan])) == [texts[1]]
+    group = texts[4 * int((totals.max(1) > totals.min(1)).argmax()) :][:4]
+    assert expert.experts(group, np.array([np.nan, 1.0, 0.0, np.nan])) == [group[1]]
+
+
+def test_an_expert_is_better_by_the_reward_and_not_by_the_penalty_alone():
+    agent = made("expert-iteration", "ReviewContinuation", reward=lambda e: [1.0] * len(e), max_new_tokens=4)
+    texts = agent.write_groups(4)
+    assert agent.experts(texts, np.linspace(0.0, 0.7, 8)) == []
+    agent.iterate()
+    assert agent.n_tokens_trained == 0
 
 
 def test_best_share_keeps_ties():

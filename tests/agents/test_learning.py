@@ -1,10 +1,14 @@
 """Every bundled agent learns the identity task, and reloads as it was saved."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 import textgym
+from textgym.agent import agent_search_space, agent_settings
+from textgym.plugin_manager import installed_plugins
 
 PROMPTS = [f"{a} {b}" for a in "abcdefgh" for b in "abcdefgh"]
 SETTINGS = {
@@ -116,3 +120,29 @@ def test_without_weights_to_stay_close_to_there_is_no_kl_penalty_by_default(name
         textgym.InvalidArgumentError, match=r"kl_coef=0.2 (needs a reference model, but 'copy-token' has no weights yet|out)"
     ):
         textgym.make_agent(name, "CopyToken", kl_coef=0.2, device="cpu")
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, "dqn"])
+def test_the_search_of_every_agent_can_begin_at_its_defaults_beside_a_reference_model(name: str) -> None:
+    task = textgym.Task(
+        "T-v0", {"train": [textgym.Prompt("It was", (" good",))]}, reward=lambda e: [0.0] * len(e), expert=lambda *_: " good"
+    )
+    factory = installed_plugins().find("agent", name).factory
+    space, settings = agent_search_space(factory), agent_settings(factory)
+    start = {setting: settings[setting] for setting in space} | ({"kl_coef": 0.1} if "kl_coef" in space else {})
+    agent = textgym.make_agent(name, task, device="cpu", **start, **({"data": "references"} if name == "ilql" else {}))
+    assert agent.reference_model is not None
+
+
+@pytest.mark.parametrize("name", ["bc", "dagger", "dpo", "ilql", "sac", "soft-q"])
+def test_a_refused_setting_is_in_no_table_and_an_error_however_the_agent_is_built(name: str) -> None:
+    factory: Any = installed_plugins().find("agent", name).factory
+    assert "kl_coef" not in agent_settings(factory)
+    assert "kl_coef" not in agent_search_space(factory)
+    message = f"^{factory.__name__}: .+; leave kl_coef=0.1 out$"
+    with pytest.raises(textgym.InvalidArgumentError, match=message):
+        textgym.make_agent(name, "ReviewContinuation", kl_coef=0.1)
+    with pytest.raises(textgym.InvalidArgumentError, match=message):
+        factory("ReviewContinuation", kl_coef=0.1)
+    with pytest.raises(textgym.InvalidArgumentError, match="has no setting 'kl_coeff'"):
+        textgym.make_agent(name, "ReviewContinuation", kl_coeff=0.1)

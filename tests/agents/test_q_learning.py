@@ -11,7 +11,7 @@ import textgym
 from tests.agents.dynamic_programming import learnt_q, one_token_texts, optimal_values, value
 from textgym.agent import Agent
 from textgym.learning.micro_batches import micro_batches
-from textgym.learning.q_agent import path_targets
+from textgym.learning.path_targets import path_targets
 
 ALPHA = 0.2
 
@@ -163,3 +163,31 @@ def test_dqn_explores_by_its_own_values():
     agent.learn(5_000)
     assert share(Agent.write(agent, agent.env.mdp, indices, np.random.default_rng(1))) >= 0.95
     assert share(agent.write(agent.env.mdp, indices, None)) >= 0.95
+
+
+@pytest.mark.parametrize("name", ["dqn", "soft-q", "sac"])
+def test_a_model_that_began_without_weights_is_resumed_exactly(name, tmp_path):
+    agent = textgym.make_agent(name, "CopyToken", seed=0, n_envs=4, updates=2, learning_rate=3e-3, device="cpu")
+    assert agent.value_gradient == 1
+    agent.learn(16)
+    agent.save(tmp_path / "agent", training_state=True)
+    agent.learn(16)
+    resumed = textgym.load_agent(tmp_path / "agent")
+    assert resumed.value_gradient == 1
+    resumed.learn(16)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(agent.policy.parameters(), resumed.policy.parameters(), strict=True))
+    assert textgym.load_agent(tmp_path / "agent", value_gradient=0.5).value_gradient == 0.5
+
+
+def test_a_top_k_bounds_what_dqn_writes_and_not_its_targets():
+    agent, whole = (make("dqn", n_envs=4, top_k=top_k) for top_k in (1, 0))
+    for each in (agent, whole):
+        torch.manual_seed(1)
+        with torch.no_grad():  # so that policy and target find other tokens best
+            for p in [*each.policy.parameters(), *each.target.parameters()]:
+                p.add_(0.3 * torch.randn_like(p))
+    (batch,) = micro_batches(whole.write_groups(), 10**6, agent.device)
+    found = [torch.stack([*each.q_of_tokens(batch), *each.target_values(batch)]) for each in (agent, whole)]
+    assert (agent._best_tokens != agent.hidden_and_logits(agent.target, batch)[1].argmax(-1)).any()
+    torch.testing.assert_close(*found)
+    assert found[0].abs().max() < 100

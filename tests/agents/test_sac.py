@@ -9,6 +9,7 @@ from torch import nn
 
 import textgym
 from textgym.learning.micro_batches import micro_batches
+from textgym.policies.reference import ReferenceModel
 
 
 def make(task="TokenChain", **settings):
@@ -122,6 +123,38 @@ def test_its_gradient_is_kept_apart_by_default_from_a_trained_model(start):
     sum(loss for loss, _ in agent.losses(texts)).backward()
     assert all(p.grad is None or p.grad.abs().max() < 1e-6 for p in agent.policy.lm.parameters())
     assert all(p.grad.abs().max() > 1e-6 for p in agent.policy.critics.parameters() if p.shape[0] == 1)
+
+
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_with_adapters_the_distance_is_that_from_the_base_and_the_same_as_from_samples(top_k):
+    settings = {"lora_rank": 2, "n_envs": 2, "max_new_tokens": 3, "top_k": top_k, "device": "cpu"}
+    agent = textgym.make_agent("sac", "ReviewContinuation", **settings)
+    assert agent.reference.lm is agent.policy.lm
+    own = {p.data_ptr() for p in agent.policy.lm.parameters() if not p.requires_grad}
+    shared = {name: p.data_ptr() in own for name, p in agent.target.lm.named_parameters()}
+    assert all(held != ("lora_" in name) for name, held in shared.items())  # no second copy of the base
+    texts = agent.write_groups()
+
+    def distance():
+        return sum(figures["distance"] for _, figures in agent.losses(texts))
+
+    assert abs(distance()) < 1e-5
+    for name, p in agent.policy.lm.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(p)
+    base, rule, allowed, expected = ReferenceModel("reviews").lm, agent.policy.rule, agent.policy.allowed, []
+    with torch.no_grad():
+        for t in texts:
+            for step, chosen in enumerate(torch.from_numpy(t.action_ids)):
+                prefix = torch.from_numpy(np.concatenate([t.prompt_ids, t.action_ids[:step]]))
+                ours, theirs = (lm.logits(lm.last_hidden(prefix[None], torch.tensor([len(prefix)]))) for lm in (agent.policy.lm, base))
+                probs = rule.apply(ours, allowed, chosen=chosen[None]).softmax(-1)[0]
+                (tokens,) = torch.where(probs > 0)
+                each = rule.apply(theirs.expand(len(tokens), -1), allowed, chosen=tokens) if top_k else rule.apply(theirs, allowed)
+                each = each.log_softmax(-1).expand(len(tokens), -1).gather(1, tokens[:, None])[:, 0]  # as if it had been drawn
+                expected.append((probs[tokens] * (probs[tokens].log() - each)).sum().item())
+    assert np.mean(expected) > 0.01
+    assert abs(distance() - np.mean(expected)) < 1e-4
 
 
 @pytest.mark.parametrize("setting", [{"alpha": 0}, {"target_kl": -1.0}, {"alpha_lr": -0.1}, {"kl_coef": 0.1}])

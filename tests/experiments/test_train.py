@@ -4,13 +4,16 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
+import textgym
 from tests.preloaded import run_function
 from textgym.errors import RunDirectoryError, UnknownNameError
 from textgym.experiments.run_directory import RunDirectory
 from textgym.experiments.train import TrainConfig, resume, train
+from textgym.policies import reference as reference_module
 
 SETTINGS = {
     "ppo": {"n_envs": 4, "n_steps": 10, "batch_size": 20},
@@ -103,3 +106,16 @@ def test_finished_run_is_returned_at_once(tmp_path):
     started = time.monotonic()
     assert resume(tmp_path / "run")["rewards"] == result["rewards"]
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("agent", ["ppo", "reinforce", "ilql"])
+def test_a_run_holds_one_reference_model_and_loads_it_when_it_is_needed(agent, tmp_path, monkeypatch):
+    loaded = []
+    load = reference_module.load_language_model
+    monkeypatch.setattr(reference_module, "load_language_model", lambda *args, **options: loaded.append(args[0]) or load(*args, **options))
+    train(replace(config(agent, 16), evaluations=1, checkpoints=0, tensorboard=False), tmp_path / "run")
+    assert loaded == ["reviews"]
+    loaded.clear()
+    alone = textgym.make_agent(agent, "ReviewContinuation", device="cpu", max_new_tokens=8, **SETTINGS[agent])
+    alone.learn(16)
+    assert loaded == ([] if agent == "ilql" else ["reviews"])

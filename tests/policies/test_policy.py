@@ -269,6 +269,17 @@ def test_log_prob_and_entropy_against_torch():
     torch.testing.assert_close(entropy, reference.entropy())
 
 
+@pytest.mark.parametrize("top_k", [0, 2, 11])
+def test_log_probs_if_chosen_are_those_of_each_token_as_the_chosen_one(top_k):
+    logits, allowed = torch.randn(3, 11, generator=torch.Generator().manual_seed(0)), torch.arange(11) % 3 != 0
+    rule = SamplingRule(0.7, top_k)
+    every = rule.log_probs_if_chosen(logits, allowed)
+    for token in torch.where(allowed)[0].tolist():
+        alone = rule.apply(logits, allowed, chosen=torch.full((3,), token)).log_softmax(-1)[:, token]
+        torch.testing.assert_close(every[:, token], alone)
+    assert (every[:, ~allowed].exp() == 0).all()
+
+
 def test_sampling_follows_the_distribution_and_never_breaks_the_mask():
     allowed = torch.tensor([True, False, True, True, False])
     logits = SamplingRule(1.3).apply(torch.tensor([[0.5, 9.0, -1.0, 1.0, 9.0]]), allowed)
@@ -366,6 +377,11 @@ def test_bad_input_is_one_line(task, model_folder):
         make_ppo(task, policy={"temperature": 0.0})
     with pytest.raises(textgym.InvalidArgumentError, match="needs reference_model="):
         make_ppo(task, buffer={"kl_coef": 0.1, "reference_model": None})
+    with pytest.raises(textgym.InvalidArgumentError, match=r"kl_target=0.5 scales kl_coef, which is 0 and would stay 0"):
+        make_ppo(task, buffer={"kl_coef": 0.0, "kl_target": 0.5})
+    for bad in ({"kl_coef": -0.1}, {"kl_coef": 0.1, "kl_target": 0.0}):
+        with pytest.raises(textgym.InvalidArgumentError, match="must be"):
+            make_ppo(task, buffer=bad)
     buffer = make_ppo(task).rollout_buffer
     with pytest.raises(textgym.InvalidArgumentError, match="the ratio would broadcast"):
         buffer.add(make_vec_env(task, 6).reset(), np.zeros(6), np.zeros(6), np.ones(6), torch.zeros(6, 1), torch.zeros(6, 1))

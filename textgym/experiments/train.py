@@ -148,7 +148,6 @@ def _run(
     if config.tensorboard:
         outputs.append(TensorBoardOutputFormat(str(directory.path / "tensorboard")))
     agent.set_logger(Logger(str(directory.path), outputs))
-    reference = agent.make_reference()
     curve = [p for p in directory.read_json(EVALUATIONS_FILE) or [] if p["tokens"] <= agent.n_tokens]
     budget, started = config.spending, time.monotonic()
     before = budget.spent(agent)
@@ -157,7 +156,7 @@ def _run(
     reset_peak(agent.device)
 
     def measure() -> None:
-        found = evaluate(agent, "validation", config.validation_prompts, config.seed, agent.task.gold, reference)
+        found = evaluate(agent, "validation", config.validation_prompts, config.seed, agent.task.gold, agent.reference)
         curve.append({"tokens": agent.n_tokens, **asdict(agent.costs), "spent": budget.spent(agent), **found.summary()})
         directory.write_json(EVALUATIONS_FILE, curve)
         on_evaluation(curve[-1])
@@ -210,7 +209,7 @@ def _run(
         "tokens_per_second": agent.n_tokens / agent.learning_seconds if agent.learning_seconds else None,
     }
     if config.test_prompts:
-        final = evaluate(agent, "test", config.test_prompts, config.seed, agent.task.gold, reference)
+        final = evaluate(agent, "test", config.test_prompts, config.seed, agent.task.gold, agent.reference)
         result |= final.summary()
         result |= {"rewards": final.rewards, "golds": final.gold, "correct": final.correct}
         result["texts"] = [[p, c] for p, c in zip(final.prompts, final.continuations, strict=True)]

@@ -384,8 +384,7 @@ def _measure(config: TuneConfig, settings: Mapping[str, Any], seed: int, path: P
         else:
             train(replace(config.run(settings, seed, 0), checkpoints=2), path)
         agent = load_agent(path / "agent", **{"device": "auto", **{k: v for k, v in config.settings.items() if k == "device"}})
-        reference = agent.make_reference()
-        found = evaluate(agent, "validation", config.validation_prompts, seed, agent.task.gold, reference)
+        found = evaluate(agent, "validation", config.validation_prompts, seed, agent.task.gold, agent.reference)
         summary = {name: value if np.isfinite(value) else None for name, value in found.summary().items()}
         directory = RunDirectory(path, resume=True)
         directory.write_json(CONFIRMED_FILE, {**summary, "rewards": found.rewards})

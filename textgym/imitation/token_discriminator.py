@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm as normalised
 
 from textgym.errors import InvalidArgumentError
-from textgym.learning.micro_batches import micro_batches
+from textgym.learning.micro_batches import micro_batches, split_by_text
 from textgym.lm.language_model import LanguageModel
 from textgym.policies.generation import GeneratedText
 
@@ -96,4 +96,4 @@ class TokenDiscriminator(nn.Module):
         self.eval()  # spectral norms are not moved
         flat = np.concatenate([self.judge(inputs).cpu().numpy() for inputs in self.read(texts, batch_size)])
         self.train(was_training)
-        return np.split(flat, np.cumsum([len(t.action_ids) for t in texts])[:-1])
+        return split_by_text(flat, texts)

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from textgym.errors import InvalidArgumentError
 from textgym.learning.epoch_agent import EpochAgent, step_figures
 from textgym.learning.micro_batches import MicroBatch, micro_batches
 from textgym.policies.generation import GeneratedText
@@ -32,11 +31,7 @@ class GroupAgent(EpochAgent):
 
     def __init__(self, task: str | Task, group_size: int = 8, **settings: Any) -> None:
         super().__init__(task, **settings)
-        if group_size < 2 or self.env.num_envs % group_size:
-            raise InvalidArgumentError(
-                f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, which must be at least 2"
-            )
-        self.group_size = group_size
+        self.group_size = self.check_group_size(group_size)
 
     @abstractmethod
     def advantages(self, scores: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from textgym.lm.packing import PackedBatch, pack
 from textgym.policies.generation import GeneratedText
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class MicroBatch:
     def sum_by_text(self, numbers: Tensor) -> Tensor:
         """Return the sums over each text's tokens, (texts,), of (T,) numbers."""
         return torch.zeros(len(self.indices), dtype=numbers.dtype, device=numbers.device).index_add(0, self.text_of_token, numbers)
+
+
+def split_by_text(numbers: NDArray[Number], texts: Sequence[GeneratedText]) -> list[NDArray[Number]]:
+    """Return the numbers of the texts' tokens, (T,) one text after the other, per text (tokens of it,), as views."""
+    return np.split(numbers, np.cumsum([len(t.action_ids) for t in texts])[:-1]) if len(texts) else []
 
 
 def micro_batches(

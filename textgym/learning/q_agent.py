@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,40 +12,14 @@ from torch import Tensor
 
 from textgym.errors import InvalidArgumentError
 from textgym.learning.micro_batches import MicroBatch
+from textgym.learning.path_targets import batch_targets
 from textgym.learning.replay import TokenReplay
-from textgym.learning.returns import Floats, generalized_advantages
 from textgym.learning.text_agent import TextAgent
 from textgym.lm.source import has_weights
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import GeneratedText
 from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
-
-
-def path_targets(rewards: Floats, values: Floats, advantages: Floats, gamma: float, lam: float) -> Floats:
-    """Return the target of Q(s_t, a_t) for every token of one whole text, (T,).
-
-    y_t = Q_t + Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γ V_{t+1} − Q_t, Q_t = V_t + A_t, with V = 0 after the end. λ = 0 is the one-step target
-    r_t + γ V_{t+1}; λ = 1 sums the rewards to the end. As δ compares with the values of the same state, not with those of whoever chose the
-    token, its fixed point is the true Q for any λ and for texts of any origin.
-
-    Args:
-        rewards: (T,) of the text.
-        values: (T,) V of the target network before each token.
-        advantages: (T,) its A of each chosen token: α log π of a soft Q, at most 0 of a hard one.
-        gamma, lam: γ and λ.
-
-    References:
-        Nachum et al. 2017, arXiv:1702.08892 (path consistency); Harutyunyan et al. 2016, arXiv:1602.04951 (Q(λ) with off-policy corrections).
-    """
-    return values + advantages + generalized_advantages(rewards - advantages, values, gamma, lam)
-
-
-def without_kl_coef(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with `kl_coef` 0, for an agent whose `alpha` is the coefficient of the KL; raises if it was given."""
-    if settings.get("kl_coef"):
-        raise InvalidArgumentError(f"{name}: alpha is the coefficient of the KL; leave kl_coef={settings['kl_coef']} out")
-    return {**settings, "kl_coef": 0.0}
 
 
 class QAgent(TextAgent):
@@ -60,7 +35,7 @@ class QAgent(TextAgent):
     Args:
         task: As for `Agent`.
         gamma: Discount; 1 because the reward comes at the end of a short text.
-        path_lambda: λ of the targets, 0 (one step) to 1 (the whole text); see `path_targets`.
+        path_lambda: λ of the targets, 0 (one step) to 1 (the whole text); see `textgym.learning.path_targets.path_targets`.
         replay_size: Tokens kept, prompts included.
         updates: Optimizer steps per iteration, each on as many replayed texts as an iteration writes.
         tau: Share by which the target network moves to the policy after each step; 1 copies it.
@@ -92,6 +67,7 @@ class QAgent(TextAgent):
         super().__init__(task, **settings)
         self.gamma, self.path_lambda, self.updates, self.tau = gamma, path_lambda, updates, tau
         self.value_gradient = float(not has_weights(self.model)) if value_gradient is None else value_gradient
+        self.resolved["value_gradient"] = self.value_gradient
         heads = [p for name, p in self.policy.named_parameters() if not name.startswith("lm.")]
         self.optimisation.scale_learning_rate(heads, value_lr_scale)
         self.replay = TokenReplay(replay_size)
@@ -128,21 +104,22 @@ class QAgent(TextAgent):
 
     # --- pieces of a loss ----------------------------------------------------------------------------------------------------------
 
-    def hidden_and_logits(self, policy: CausalLMPolicy, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the hidden states (T, hidden) for heads of values, and the logits (T, vocab) under the sampling rule, of policy or target."""
+    def hidden_and_logits(self, policy: CausalLMPolicy, batch: MicroBatch, top_k: bool = True) -> tuple[Tensor, Tensor]:
+        """Return the hidden states (T, hidden) for heads of values, and the logits (T, vocab) under the sampling rule, of policy or target.
+
+        Args:
+            policy: Which of the two.
+            batch: Texts with T tokens.
+            top_k: False leaves tokens beyond the rule's top k theirs, for a Q of which they are a part.
+        """
         hidden = policy.lm.packed_hidden(batch.packed)
-        logits = policy.rule.apply(policy.lm.logits(hidden), policy.allowed, chosen=batch.packed.actions)
+        rule = policy.rule if top_k else replace(policy.rule, top_k=0)
+        logits = rule.apply(policy.lm.logits(hidden), policy.allowed, chosen=batch.packed.actions)
         return torch.lerp(hidden.detach(), hidden, self.value_gradient).float(), logits
 
     def targets(self, batch: MicroBatch, texts: Sequence[GeneratedText], values: Tensor, advantages: Tensor) -> Tensor:
         """Return the targets of the chosen tokens' Q, (T,) float32, from V and A of the target network, (T,) each."""
-        ends = np.cumsum([len(texts[i].action_ids) for i in batch.indices])[:-1]
-        parts = [np.split(numbers.double().cpu().numpy(), ends) for numbers in (values, advantages)]
-        found = [
-            path_targets(texts[i].rewards, value, advantage, self.gamma, self.path_lambda)
-            for i, value, advantage in zip(batch.indices, *parts, strict=True)
-        ]
-        return torch.from_numpy(np.concatenate(found).astype(np.float32)).to(self.device)
+        return batch_targets(batch, texts, values, advantages, self.gamma, self.path_lambda)
 
     @torch.no_grad()
     def move_target(self) -> None:

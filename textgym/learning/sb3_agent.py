@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from textgym.learning.first_pass import N_TOKENS, sampling_difference
 from textgym.learning.optimisation import ADVICE
 from textgym.learning.rollout_log import log_rollout
 from textgym.policies.causal_lm_policy import CausalLMPolicy
+from textgym.policies.reference import ReferenceModel
 from textgym.policies.rollout_buffer import EpisodeRolloutBuffer
 from textgym.tasks import Task
 
@@ -30,14 +32,9 @@ class SB3Agent(Agent):
         hyperparameters: Its arguments beside policy and environment.
         kl_coef: Coefficient of the KL penalty with the model the agent starts from, see `EpisodeRolloutBuffer`; by default 0.1, or 0 where
             that model has no weights yet.
-        kl_target: Steer the coefficient to this KL per token; None keeps it fixed.
+        kl_target: Steer the coefficient, above 0 at the start, to this KL per token; None keeps it fixed.
         **settings: Those of `Agent`.
-
-    Attributes:
-        policy_class: `CausalLMPolicy` or a subclass.
     """
-
-    policy_class: type[CausalLMPolicy] = CausalLMPolicy
 
     def __init__(
         self,
@@ -49,14 +46,13 @@ class SB3Agent(Agent):
         **settings: Any,
     ) -> None:
         super().__init__(task, **settings)
-        self.policy_settings |= self.policy_options()
         with warnings.catch_warnings():
             # about a last small minibatch, which EpisodeRolloutBuffer does not have: it deals whole segments out evenly
             warnings.filterwarnings("ignore", "You have specified a mini-batch size")
             self.algorithm = algorithm(
                 self.policy_class,  # type: ignore[arg-type]  # a BasePolicy, which is all that the algorithms use
                 self.env,
-                policy_kwargs=dict(self.policy_settings),
+                policy_kwargs={**self.policy_settings, **self.policy_options()},
                 rollout_buffer_class=EpisodeRolloutBuffer,
                 rollout_buffer_kwargs={
                     "kl_coef": self.kl_coefficient(kl_coef),
@@ -69,8 +65,7 @@ class SB3Agent(Agent):
             )
         self.policy: CausalLMPolicy = self.algorithm.policy  # type: ignore[assignment]
         if self.policy.lm.adapter_base:
-            buffer: Any = self.algorithm.rollout_buffer
-            buffer.share_reference(self.policy)
+            self._buffer.share_reference(self.policy)
         self._pending: dict[str, float] = {}
         self.running = np.zeros((2, self.env.num_envs))  # reward and tokens so far of the text in each environment
 
@@ -83,9 +78,16 @@ class SB3Agent(Agent):
         self.algorithm.learn(total_tokens, callback=_IterationCallback(self), log_interval=1, reset_num_timesteps=False)
         return self
 
-    def policy_options(self) -> dict[str, Any]:
-        """Return arguments of the policy beside those that every agent sets; a subclass that has some says so here."""
-        return {}
+    @cached_property
+    def reference(self) -> ReferenceModel | None:
+        """The frozen reference model, that of the rollout buffer."""
+        return self._buffer.reference
+
+    @property
+    def _buffer(self) -> EpisodeRolloutBuffer:
+        buffer: Any = self.algorithm.rollout_buffer
+        found: EpisodeRolloutBuffer = buffer
+        return found
 
     def after_update(self) -> None:
         """Do what a subclass does between an update and the next rollout; nothing here."""
@@ -93,8 +95,7 @@ class SB3Agent(Agent):
     @property
     def costs(self) -> Costs:
         """What learning has cost so far."""
-        buffer: Any = self.algorithm.rollout_buffer
-        return Costs(self.env.mdp.n_steps, buffer.n_tokens_trained, self.env.mdp.n_scored)
+        return Costs(self.env.mdp.n_steps, self._buffer.n_tokens_trained, self.env.mdp.n_scored)
 
     def set_logger(self, logger: Logger) -> None:
         """Log to the given logger."""
@@ -103,14 +104,13 @@ class SB3Agent(Agent):
 
     def state(self) -> dict[str, Any]:
         """Return the state with the algorithm's counters and the figures of the last update that are not logged yet."""
-        buffer: Any = self.algorithm.rollout_buffer
         starts = self.algorithm._last_episode_starts
         return {
             **super().state(),
-            "n_tokens_trained": buffer.n_tokens_trained,
+            "n_tokens_trained": self._buffer.n_tokens_trained,
             "n_updates": int(getattr(self.algorithm, "_n_updates", 0)),
             "episode_starts": np.asarray(starts, bool).tolist() if starts is not None else None,
-            "kl_coef": buffer.kl.coef,
+            "kl_coef": self._buffer.kl.coef,
             "running": self.running.tolist(),
             "pending": {k: float(v) for k, v in self.logger.name_to_value.items() if isinstance(v, (int, float, np.number))},
         }
@@ -123,8 +123,7 @@ class SB3Agent(Agent):
         if state["episode_starts"] is not None:
             self.algorithm._last_obs = self.env.mdp.observe()
             self.algorithm._last_episode_starts = np.array(state["episode_starts"], bool)
-        buffer: Any = self.algorithm.rollout_buffer
-        buffer.kl.coef, buffer.n_tokens_trained = state["kl_coef"], state["n_tokens_trained"]
+        self._buffer.kl.coef, self._buffer.n_tokens_trained = state["kl_coef"], state["n_tokens_trained"]
         self.running[:] = state["running"]
         self._pending = dict(state["pending"])
 
@@ -158,7 +157,7 @@ class _IterationCallback(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        buffer: Any = self.agent.algorithm.rollout_buffer
+        buffer = self.agent._buffer
         log_rollout(self.agent, self._infos, self._rewards, self._lengths, buffer.statistics)
         for name, value in sampling_difference(self.agent.policy, *buffer.head(N_TOKENS)).items():
             self.agent.logger.record(f"train/{name}", value)

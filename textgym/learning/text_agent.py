@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from textgym.agent import Agent
 from textgym.errors import InvalidArgumentError, RewardError
 from textgym.learning.first_pass import N_TOKENS, sampling_difference
-from textgym.learning.micro_batches import micro_batches
+from textgym.learning.micro_batches import micro_batches, split_by_text
 from textgym.learning.optimisation import Optimisation, Schedule
 from textgym.learning.rollout_log import log_rollout
+from textgym.learning.text_groups import total_rewards
 from textgym.policies.generation import GeneratedText, generate
 from textgym.policies.kl import never_negative_kls
 from textgym.tasks import Task
@@ -33,7 +34,6 @@ class TextAgent(Agent):
     Attributes:
         rng: Draws prompts and samples; part of the saved state.
         optimisation: Steps on the policy.
-        reference: The frozen reference model, None without one.
     """
 
     def __init__(
@@ -53,7 +53,6 @@ class TextAgent(Agent):
         self.kl_coef = self.kl_coefficient(kl_coef)
         self.policy = self.make_policy()
         self.optimisation = Optimisation(self.policy, learning_rate, max_grad_norm, lr_schedule)
-        self.reference = self.make_reference()
         self.rng = np.random.default_rng(self.seed)
         self._goal = 0
 
@@ -79,11 +78,18 @@ class TextAgent(Agent):
 
     # --- pieces of an iteration ----------------------------------------------------------------------------------------------------
 
+    def check_group_size(self, group_size: int, least: int = 2) -> int:
+        """Return the number of texts per prompt if the texts of an iteration can be dealt out in such groups; raise if not."""
+        if group_size < least or self.env.num_envs % group_size:
+            raise InvalidArgumentError(
+                f"n_envs={self.env.num_envs} must be a multiple of group_size={group_size}, which must be at least {least}"
+            )
+        return group_size
+
     def write_groups(self, group_size: int = 1) -> list[GeneratedText]:
         """Write one text per environment, `group_size` of them, one after the other, for each drawn prompt; the task's reward included."""
         mdp = self.env.mdp
-        if group_size < 1 or mdp.n_rows % group_size:
-            raise InvalidArgumentError(f"n_envs={mdp.n_rows} must be a multiple of group_size={group_size}, which must be at least 1")
+        self.check_group_size(group_size, least=1)
         prompts = self.rng.integers(mdp.n_prompts, size=mdp.n_rows // group_size)
         texts = generate(self.policy, mdp, np.repeat(prompts, group_size).tolist(), self.rng)
         part = next(micro_batches(texts, N_TOKENS, self.device, {"written": [t.log_probs for t in texts]}))
@@ -95,7 +101,7 @@ class TextAgent(Agent):
         if self.reference is None:
             raise InvalidArgumentError(f"agent {self.name!r} has no reference model, but {self.model!r} has no weights yet")
         flat = self.reference.log_probs([(t.prompt_ids, t.action_ids) for t in texts], self.policy.rule, self.env.mdp.allowed_mask)
-        return np.split(flat.astype(np.float64), np.cumsum([len(t.action_ids) for t in texts])[:-1])
+        return split_by_text(flat.astype(np.float64), texts)
 
     def penalised_rewards(
         self, texts: Sequence[GeneratedText], reference: Sequence[NDArray[np.float64]] | None = None
@@ -120,7 +126,7 @@ class TextAgent(Agent):
 
     def log_texts(self, texts: Sequence[GeneratedText], kl: float, **figures: float) -> None:
         """Record the texts of an iteration; raises `RewardError` if the reward gave up every one of them."""
-        totals = np.array([t.rewards.sum() for t in texts])
+        totals = total_rewards(texts)
         if not np.isfinite(totals).any():
             raise RewardError("the reward gave up every text of a batch (on_failure='drop'): nothing is left to learn from")
         statistics = {"task_reward": float(np.nanmean(totals)), **figures}

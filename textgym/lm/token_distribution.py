@@ -1,6 +1,6 @@
 """The token distribution: from logits to probabilities, the same rule for sampling, log-probabilities, entropy and the reference model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,6 +51,22 @@ class SamplingRule:
                 keep = keep.scatter(-1, chosen[:, None], True)
             logits = logits.masked_fill(~keep, FORBIDDEN)
         return logits
+
+    def log_probs_if_chosen(self, logits: Tensor, allowed: Tensor | None) -> Tensor:
+        """Return for every token the log-probability that it has if it is the one that was `chosen`, (batch, vocab) float32, natural log.
+
+        Without top k that is the distribution's. With it, a token outside of the k most probable has what `apply` would give it beside them: so
+        the KL from a model whose k tokens are others is finite, and the same from samples as from the sum over all tokens.
+
+        Args:
+            logits, allowed: As for `apply`.
+        """
+        everywhere = replace(self, top_k=0).apply(logits, allowed)
+        if not 0 < self.top_k < logits.shape[-1]:
+            return everywhere.log_softmax(-1)
+        kept = self.apply(logits, allowed)
+        total = kept.logsumexp(-1, keepdim=True)
+        return everywhere - torch.where(kept > FORBIDDEN, total, torch.logaddexp(total, everywhere))
 
 
 def sample(logits: Tensor, uniform: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class AdvantageShiftedPolicy(CausalLMPolicy):
     Args:
         *args: Those of `CausalLMPolicy`.
         beta: β, nats per unit of reward; 0 writes as the language model.
-        train_lm: False freezes the language model, and only the heads learn.
+        train_lm: False freezes the language model, adapters included, and only the heads learn.
         **settings: Those of `CausalLMPolicy`.
 
     References:
@@ -94,7 +94,8 @@ class AdvantageShiftedPolicy(CausalLMPolicy):
         super().__init__(*args, **settings)
         self.settings |= {"beta": beta, "train_lm": train_lm}
         self.beta = beta
-        self.lm.requires_grad_(train_lm)
+        if not train_lm:
+            self.lm.requires_grad_(False)  # and what is frozen already, beside adapters, stays so
         self.heads = ValueHeads(self.lm.hidden_size, self.lm.vocabulary_size)
         self.value_head.requires_grad_(False)  # V has a head of its own
         (group,) = self.optimizer.param_groups

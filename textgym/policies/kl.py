@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from textgym.errors import InvalidArgumentError
+
 Estimator: TypeAlias = Literal["k1", "k2", "k3"]
 
 
@@ -42,7 +44,7 @@ class KLController:
     """The coefficient of the KL penalty: fixed, or steered towards a target.
 
     Attributes:
-        coef: Current coefficient, reward units per nat.
+        coef: Current coefficient, reward units per nat; with a target above 0, for it is scaled.
         target: KL per token to steer to, in nats; None keeps `coef` fixed.
         horizon: Tokens over which the coefficient can change by about its own size.
 
@@ -53,6 +55,14 @@ class KLController:
     coef: float
     target: float | None = None
     horizon: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.coef < 0:
+            raise InvalidArgumentError(f"kl_coef must be at least 0, got {self.coef}")
+        if self.target is not None and not self.target > 0:
+            raise InvalidArgumentError(f"kl_target must be greater than 0, got {self.target}")
+        if self.target is not None and not self.coef:
+            raise InvalidArgumentError(f"kl_target={self.target} scales kl_coef, which is 0 and would stay 0: give a kl_coef above 0")
 
     def update(self, kl: float, n_tokens: int) -> None:
         """Move the coefficient after a rollout of `n_tokens` with mean KL per token `kl`."""

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from textgym.lm.language_model import LanguageModel, load_language_model
-from textgym.lm.packing import pack
-from textgym.lm.token_distribution import SamplingRule, log_prob_and_entropy
+from textgym.lm.packing import PackedBatch, pack
+from textgym.lm.token_distribution import SamplingRule
 
 TOKENS_PER_PASS = 2048  # bounds the (tokens, vocab) logits in memory
 
@@ -37,6 +38,18 @@ class ReferenceModel:
         self.device = torch.device(device)
 
     @torch.no_grad()
+    def log_probs_of_all(self, batch: PackedBatch, rule: SamplingRule, allowed: Tensor | None) -> Tensor:
+        """Return the natural log-probability of every token where a batch has its T actions, (T, vocab) float32.
+
+        Args:
+            batch: On the model's device.
+            rule, allowed: As for `log_probs`. A token outside of the model's own top k has what it would have if it had been chosen.
+        """
+        with self.lm.base():
+            logits = self.lm.logits(self.lm.packed_hidden(batch))
+        return rule.log_probs_if_chosen(logits, allowed)
+
+    @torch.no_grad()
     def log_probs(
         self,
         segments: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
@@ -59,8 +72,7 @@ class ReferenceModel:
                 tokens += len(segments[stop][1])
                 stop += 1
             batch = pack(segments[start:stop]).to(self.device)
-            with self.lm.base():
-                logits = rule.apply(self.lm.logits(self.lm.packed_hidden(batch)), allowed_mask, chosen=batch.actions)
-            found.append(log_prob_and_entropy(logits, batch.actions)[0].cpu().numpy())
+            every = self.log_probs_of_all(batch, rule, allowed_mask)
+            found.append(every.gather(-1, batch.actions[:, None]).squeeze(-1).cpu().numpy())
             start = stop
         return np.concatenate(found) if found else np.zeros(0, np.float32)

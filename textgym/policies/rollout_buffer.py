@@ -75,10 +75,6 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         kl_horizon: int = 10_000,
         reference_dtype: str = "float32",
     ) -> None:
-        if kl_coef < 0:
-            raise InvalidArgumentError(f"kl_coef must be at least 0, got {kl_coef}")
-        if kl_target is not None and not kl_target > 0:
-            raise InvalidArgumentError(f"kl_target must be greater than 0, got {kl_target}")
         if (kl_coef > 0 or kl_target is not None) and reference_model is None:
             raise InvalidArgumentError("a KL penalty needs reference_model=, the frozen model to stay close to (a name or a directory)")
         self.n_tokens_trained = 0

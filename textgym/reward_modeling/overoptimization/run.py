@@ -369,7 +369,7 @@ def _rl_run(config: OveroptimizationConfig, folder: Path, size: int, how: str, s
     agent = make_agent(
         config.agent, config.task, reward=_optimised(_proxies(config, folder, size, seed, how), how, config.coef), seed=seed, **settings
     )
-    reference = agent.make_reference()
+    reference = agent.reference
     curve: list[dict[str, Any]] = []
 
     def measure() -> None:
