@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from math import inf
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from textgym.agent import Bounds
 from textgym.errors import InvalidArgumentError
 from textgym.imitation.expert_texts import expert_tokens
 from textgym.imitation.learner import DiscriminatorLearner, DiscriminatorSettings
@@ -55,6 +57,8 @@ class GAILAgent(EpochAgent):
         learning_rate: Of the policy's Adam; lower than where the reward stands still.
         **settings: Those of `textgym.learning.epoch_agent.EpochAgent`, `textgym.learning.text_agent.TextAgent` and `textgym.agent.Agent`.
     """
+
+    bounds: ClassVar[Bounds] = {"gamma": (0, 1), "gae_lambda": (0, 1), "vf_coef": (0, inf)}
 
     def __init__(
         self,
