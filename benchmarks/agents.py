@@ -8,11 +8,12 @@ single-threaded process of its own; they take turns, one iteration each, in rota
 CPU seconds of the process, so that the machine's other load weighs less.
 
 raw  written by hand on the Hugging Face model with textgym's one-kernel GELU: cached sampling, the algorithm's loss on whole texts, fused Adam; no
-     environment, no text, no log, and nothing that the loss does not need
+     environment, no log, and nothing that the loss does not need; text only for dagger, whose expert is a function of text
 trl  TRL's RLOOTrainer and GRPOTrainer
 """
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from throughput import PROMPT, Turns, compare, prompts, span, start_child
 
 ROWS, HORIZON, LEARNING_RATE, KL = 32, 24, 3e-4, 0.05
 GROUPS = {"reinforce": 4, "expert-iteration": 4, "dpo": 4, "rloo": 8, "grpo": 8}
-EPOCHS, PARTS, UPDATES, CG_STEPS = 2, 2, 2, 8
+EPOCHS, PARTS, UPDATES, JUDGE_UPDATES, CG_STEPS = 2, 2, 2, 4, 8
 ON_POLICY = {"n_steps": HORIZON, "batch_size": ROWS * HORIZON // PARTS, "n_epochs": EPOCHS}
 CLIPPED = {"group_size": 8, "n_epochs": EPOCHS, "n_minibatches": PARTS}
 SETTINGS = {
@@ -38,14 +39,25 @@ SETTINGS = {
     "dpo": {"group_size": 4, "updates": UPDATES},
     "soft-q": {"updates": UPDATES},
     "dqn": {"updates": UPDATES},
+    "sac": {"updates": UPDATES},
+    "ilql": {"data": "references"},
+    "gail": {"share": 1.0, "n_epochs": EPOCHS, "n_minibatches": PARTS, "discriminator_updates": JUDGE_UPDATES},
+    "dagger": {"mix": 0.0, "updates": UPDATES},
 }
-OWN_COEFFICIENT = {"dpo": "beta", "soft-q": "alpha"}  # of the KL
+OWN_COEFFICIENT = {"dpo": "beta", "soft-q": "alpha", "sac": "alpha"}  # of the KL
+WITHOUT_COEFFICIENT = ("bc", "ilql", "dagger")
 TRL = ("rloo", "grpo")
 
 
 def score(ids):
     """Return a reward that costs nothing and differs between texts."""
     return float(sum(ids) % 97)
+
+
+def expert(prompt, continuation):
+    """Return the word that is right after a continuation, which costs next to nothing."""
+    del prompt
+    return f" w{(5 * len(continuation) + 3) % 1000}"
 
 
 # --- variants: each returns a function that runs one iteration --------------------------------------------------------------------------
@@ -60,8 +72,8 @@ def ours(name, folder):
         for i, text in enumerate(prompts(folder))
     ]
     reward = lambda episodes: [score(e.continuation_ids) for e in episodes]  # noqa: E731
-    task = textgym.Task("Bench-v0", {"train": texts}, folder, HORIZON, reward, may_end=False)
-    coefficient = {OWN_COEFFICIENT.get(name, "kl_coef"): KL} if name != "bc" else {}
+    task = textgym.Task("Bench-v0", {"train": texts}, folder, HORIZON, reward, may_end=False, expert=expert)
+    coefficient = {OWN_COEFFICIENT.get(name, "kl_coef"): KL} if name not in WITHOUT_COEFFICIENT else {}
     agent = textgym.make_agent(name, task, n_envs=ROWS, device="cpu", learning_rate=LEARNING_RATE, **coefficient, **SETTINGS[name])
     return lambda: agent.learn(1)  # whole iterations
 
@@ -84,8 +96,8 @@ def raw(name, folder):
         return loaded.requires_grad_(learns)
 
     model = load(True)
-    frozen = load(False) if name != "bc" else None
-    other = load(False) if name in ("nlpo", "soft-q", "dqn") else None  # mask or target
+    frozen = load(False) if name not in WITHOUT_COEFFICIENT else None
+    other = load(False) if name in ("nlpo", "soft-q", "dqn", "sac", "gail") else None  # mask, target, or a discriminator's
     head, other_head = torch.nn.Linear(model.config.hidden_size, 1), torch.nn.Linear(model.config.hidden_size, 1).requires_grad_(False)
     weights = [*model.parameters(), *head.parameters()] if name != "trpo" else list(head.parameters())
     optimizer = torch.optim.Adam(weights, lr=LEARNING_RATE, fused=True)
@@ -127,8 +139,7 @@ def raw(name, folder):
             values.append(head(hidden).squeeze(-1))
             log_probs.append(scores.gather(-1, new).squeeze(-1))
         tokens = torch.cat(tokens, 1)
-        with torch.no_grad():
-            reference = log_prob(frozen, tokens)
+        reference = log_prob(frozen, tokens) if name not in ("sac", "dagger") else None
         scores = torch.tensor([score(row) for row in tokens[:, PROMPT:].tolist()])
         return tokens, torch.stack(values, 1), torch.stack(log_probs, 1), reference, scores
 
@@ -137,10 +148,10 @@ def raw(name, folder):
         rewards[:, -1] += scores
         return rewards
 
-    def step(loss):
+    def step(loss, optimizer=optimizer):
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
         optimizer.step()
 
     def advantages_of(rewards, values, lam=0.95):
@@ -294,7 +305,146 @@ def raw(name, folder):
             with torch.no_grad():
                 torch._foreach_lerp_([*other.parameters(), *other_head.parameters()], weights, 0.1)
 
-    loops = {"trpo": trust_region, "bc": cloned, "dpo": chosen, "expert-iteration": chosen, "soft-q": action_values, "dqn": action_values}
+    def soft_actor_critic():
+        size = model.config.hidden_size
+        embeddings = functional.normalize(model.lm_head.weight.detach(), dim=-1)
+
+        def critic():
+            made = {"features": torch.nn.Sequential(torch.nn.LayerNorm(size, elementwise_affine=False), torch.nn.Linear(size, size))}
+            return torch.nn.ModuleDict({**made, "value": torch.nn.Linear(size, 1), "token": torch.nn.Linear(size, size)})
+
+        def read(critics, hidden):
+            features = [functional.gelu(c["features"](hidden)) for c in critics]
+            return [(c["value"](f), c["token"](f)) for c, f in zip(critics, features, strict=True)]
+
+        def least(found):
+            return torch.minimum(*(value + direction @ embeddings.T for value, direction in found))  # (texts, horizon, vocab)
+
+        critics = torch.nn.ModuleList([critic(), critic()])
+        theirs = torch.nn.ModuleList([critic(), critic()]).requires_grad_(False)
+        groups = [{"params": [*model.parameters()]}, {"params": [*critics.parameters()], "lr": 3 * LEARNING_RATE}]
+        optimizer = torch.optim.Adam(groups, lr=LEARNING_RATE, fused=True)
+        ours, lagging = [*model.parameters(), *critics.parameters()], [*other.parameters(), *theirs.parameters()]
+        replay, log_alpha = [], math.log(KL)
+
+        def iteration():
+            nonlocal log_alpha
+            tokens, _, old, _, scores = write()
+            replay.extend(zip(tokens, rewards_of(old, old, scores), strict=True))
+            for _ in range(UPDATES):
+                drawn = [replay[i] for i in torch.randint(len(replay), (ROWS,))]
+                tokens, rewards = (torch.stack([text[k] for text in drawn]) for k in range(2))
+                actions, alpha = tokens[:, PROMPT:], math.exp(log_alpha)
+                hidden = states(model, tokens)
+                log_probs = logits_of(model, hidden).log_softmax(-1)
+                found, probs = read(critics, hidden.detach()), log_probs.exp()
+                with torch.no_grad():
+                    ratio = log_probs - logits_of(frozen, states(frozen, tokens)).log_softmax(-1)
+                    q = least(read(theirs, states(other, tokens)))
+                    values = (probs * (q - alpha * ratio)).sum(-1)
+                    gains = q.gather(-1, actions[..., None]).squeeze(-1) - values
+                    targets = values + gains + advantages_of(rewards - gains, values, 0.9)
+                    worth = alpha * ratio - least(found)
+                    distance = (probs * ratio).sum(-1).mean().item()
+                taken = [value.squeeze(-1) + (direction * embeddings[actions]).sum(-1) for value, direction in found]
+                critic_loss = 0.5 * sum((q - targets).square().mean() for q in taken)
+                step(critic_loss + (probs * worth).sum(-1).mean(), optimizer)
+                log_alpha += 0.01 * (distance - 0.5)
+                with torch.no_grad():
+                    torch._foreach_lerp_(lagging, ours, 0.1)
+
+        return iteration
+
+    def implicit_q():
+        size, vocabulary = model.config.hidden_size, model.config.vocab_size
+
+        def q_head(n):
+            return torch.nn.Sequential(torch.nn.Linear(size, 2 * size), torch.nn.ReLU(), torch.nn.Linear(2 * size, n))
+
+        def of(q, hidden, tokens):
+            return (q[:2](hidden) * q[2].weight[tokens]).sum(-1) + q[2].bias[tokens]
+
+        qs, lagging = (torch.nn.ModuleList([q_head(vocabulary) for _ in range(2)]) for _ in range(2))
+        lagging.requires_grad_(False)
+        v = q_head(1)
+        optimizer = torch.optim.Adam([*model.parameters(), *qs.parameters(), *v.parameters()], lr=LEARNING_RATE, fused=True)
+        rewards = torch.zeros(len(given), HORIZON)
+        rewards[:, -1] = torch.tensor([score(row) for row in given[:, PROMPT:].tolist()])
+
+        def iteration():
+            drawn = torch.randperm(len(given))[:ROWS]
+            tokens = given[drawn]
+            actions, hidden = tokens[:, PROMPT:], states(model, tokens)
+            values = v(hidden).squeeze(-1)
+            with torch.no_grad():
+                low = torch.minimum(*(of(q, hidden, actions) for q in lagging))
+                gains = low - values
+                targets = low + advantages_of(rewards[drawn] - gains, values, 0.9)
+            gaps = low - values
+            loss = (torch.where(gaps < 0, 0.3, 0.7) * gaps.square()).mean()
+            loss = loss + sum((of(q, hidden, actions) - targets).square().mean() for q in qs)
+            step(loss - 0.1 * log_prob_of(logits_of(model, hidden), tokens).mean(), optimizer)
+            with torch.no_grad():
+                torch._foreach_lerp_([*lagging.parameters()], [*qs.parameters()], 0.1)
+
+        return iteration
+
+    def adversarial():
+        size, width = model.config.hidden_size, 64
+        query = torch.nn.Sequential(torch.nn.Linear(size, width), torch.nn.GELU(approximate="tanh"), torch.nn.Linear(width, width))
+        key = torch.nn.Linear(size, width)
+        judge_optimizer = torch.optim.Adam([*query.parameters(), *key.parameters()], lr=1e-3, fused=True)
+        replay = []
+
+        def log_odds(tokens):
+            with torch.no_grad():
+                hidden = functional.layer_norm(states(other, tokens), (size,))
+                vectors = functional.layer_norm(other.get_input_embeddings()(tokens[:, PROMPT:]), (size,))
+            return (query(hidden) * key(vectors)).sum(-1)
+
+        def iteration():
+            tokens, values, old, reference, _ = write()
+            replay.append(tokens)
+            del replay[:-2]
+            texts = torch.cat(replay)
+            for _ in range(JUDGE_UPDATES):
+                both = torch.cat([given[torch.randint(len(given), (ROWS,))], texts[torch.randint(len(texts), (ROWS,))]])
+                theirs, own = log_odds(both).chunk(2)
+                step(functional.softplus(-theirs).mean() + functional.softplus(own).mean(), judge_optimizer)
+            with torch.no_grad():
+                rewards = log_odds(tokens).clamp(-10, 10) - KL * (old - reference)
+            advantages = advantages_of(rewards, values)
+            returns = advantages + values
+            for part in shuffled_parts():
+                hidden = states(model, tokens[part])
+                new = log_prob_of(logits_of(model, hidden), tokens[part])
+                value_loss = functional.mse_loss(head(hidden).squeeze(-1), returns[part])
+                step(clipped(new - old[part], advantages[part]).mean() + 0.1 * value_loss)
+
+        return iteration
+
+    visited = []
+
+    def aggregated():
+        tokens, *_ = write()
+        written = tokens[:, PROMPT:].tolist()
+        prefixes = tokenizer.batch_decode([row[:t] for row in written for t in range(HORIZON)])
+        given_prompts = [text for text in tokenizer.batch_decode(tokens[:, :PROMPT]) for _ in range(HORIZON)]
+        wanted = tokenizer([expert(*asked) for asked in zip(given_prompts, prefixes, strict=True)])["input_ids"]
+        visited.extend(zip(tokens, torch.tensor(wanted).view(ROWS, HORIZON), strict=True))
+        for _ in range(UPDATES):
+            drawn = [visited[i] for i in torch.randint(len(visited), (ROWS,))]
+            tokens, wanted = (torch.stack([text[k] for text in drawn]) for k in range(2))
+            logits = logits_of(model, states(model, tokens))
+            step(functional.cross_entropy(logits.flatten(0, 1), wanted.flatten()))
+
+    makers = {"sac": soft_actor_critic, "ilql": implicit_q, "gail": adversarial}
+    if name in makers:
+        return makers[name]()
+    loops = {
+        "trpo": trust_region, "bc": cloned, "dpo": chosen, "expert-iteration": chosen, "soft-q": action_values, "dqn": action_values,
+        "dagger": aggregated,
+    }  # fmt: skip
     return loops.get(name, grouped if name in GROUPS else actor_critic)
 
 

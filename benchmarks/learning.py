@@ -1,4 +1,4 @@
-"""Every learning agent on every task: a table agent × task, and a picture of each agent's curve among the others'.
+"""Every learning agent on every task: a table agent × task with controls, and a picture of each agent's curve among the others'.
 
 Usage: python benchmarks/learning.py --out DIR [--tasks CopyToken,...] [--agents ppo,...] [--seeds 5] [--pictures docs/agents]
 
@@ -14,22 +14,45 @@ from matplotlib.figure import Figure
 from textgym.cli.progress import progress_bar
 from textgym.experiments.compare import CONTROL, CompareConfig, compare
 from textgym.experiments.report import write_report
+from textgym.experiments.statistics import mean_interval
 from textgym.html_page import COLOURS
 
 AGENTS = (
     "ppo", "a2c", "reinforce", "grpo", "rloo", "trpo", "nlpo", "dqn", "soft-q", "sac", "ilql", "bc", "dagger", "gail", "expert-iteration",
-    "dpo", "best-of-n",
+    "dpo", "best-of-n", "supervised", "oracle",
 )  # fmt: skip
-WITHOUT = {"ReviewContinuation": ("dagger",), "TokenChain": ("gail",)}  # no expert to ask, no references
-BUDGETS = {"CopyToken": 12_000, "ReviewClassification": 2_000, "TokenChain": 12_000, "ReviewContinuation": 6_000}  # tokens of each run
-UNTRAINED = ("best-of-n",)
+WITHOUT = {
+    "CopyToken": ("supervised", "oracle"),  # no labels; every copy is right
+    "TokenChain": ("gail", "supervised"),  # no references, no labels
+    "ReviewContinuation": ("dagger", "supervised", "oracle"),  # no expert to ask, no labels, no right answer
+}
+BUDGETS = {"CopyToken": 12_000, "ReviewClassification": 3_000, "TokenChain": 12_000, "ReviewContinuation": 6_000}  # tokens of each run
+PROMPTS = {"ReviewClassification": (100, 600), "TokenChain": (180, 180)}  # for validation, for the test; TokenChain's are all of its 180
+UNTRAINED = ("best-of-n", "supervised", "oracle")
 SMALL = {"learning_rate": 3e-3}  # for the networks of two small tasks, which start from nothing
-SETTINGS = {"CopyToken": SMALL, "TokenChain": SMALL}
+SETTINGS = {"CopyToken": SMALL, "TokenChain": SMALL, "ReviewClassification": {"learning_rate": 1e-3}}
+LABELS = "ReviewClassification"
+NEAR = {"kl_coef": 0.02}  # nats are dear where one label is four times as probable as the other before anything is learnt
+GROUPS = {**NEAR, "group_size": 4, "n_epochs": 1, "n_minibatches": 1}  # eight texts of one label tell little more than four
 OWN = {
     ("CopyToken", "sac"): {"alpha_lr": 0.002},
     ("CopyToken", "ilql"): {"beta": 8.0},
     ("CopyToken", "gail"): {"n_envs": 64, "n_minibatches": 1, "discriminator": {"learning_rate": 3e-3}},
+    ("CopyToken", "trpo"): {"n_steps": 8, "target_kl": 0.05, "cg_max_steps": 4},
     ("TokenChain", "bc"): {"data": "offline"},
+    # one token is one text here: updates after as many texts as elsewhere, not after as many tokens
+    (LABELS, "ppo"): {**NEAR, "n_steps": 2, "batch_size": 32},
+    (LABELS, "nlpo"): {**NEAR, "n_steps": 2, "batch_size": 32},
+    (LABELS, "a2c"): {**NEAR, "n_steps": 1},
+    (LABELS, "trpo"): {**NEAR, "n_steps": 4, "batch_size": 128, "cg_max_steps": 4},
+    (LABELS, "reinforce"): {**NEAR, "baseline": "moving-average"},
+    (LABELS, "grpo"): GROUPS,
+    (LABELS, "rloo"): GROUPS,
+    (LABELS, "dqn"): {"updates": 2},
+    (LABELS, "soft-q"): {"updates": 2},
+    (LABELS, "sac"): {"updates": 2, "value_gradient": 1.0, "value_lr_scale": 1.0},
+    (LABELS, "bc"): {"share": 1.0},
+    (LABELS, "gail"): {**NEAR, "n_epochs": 1},
 }
 
 
@@ -41,15 +64,25 @@ def run(task, options):
         if agent not in UNTRAINED:
             own = {**SETTINGS.get(task, {}), **OWN.get((task, agent), {})}
             settings |= {f"{agent.replace('-', '_')}.{name}": value for name, value in own.items()}
-    config = CompareConfig(task, agents, options.seeds, BUDGETS[task], settings, evaluations=4, validation_prompts=48, test_prompts=96)
+    validation, test = PROMPTS.get(task, (48, 96))
+    config = CompareConfig(
+        task, agents, options.seeds, BUDGETS[task], settings, evaluations=4, validation_prompts=validation, test_prompts=test
+    )
     with progress_bar(task, config.spending.unit) as bar:
         comparison = compare(config, Path(options.out) / task, options.workers, bar)
     write_report(comparison, Path(options.out) / task / "report.html")
     return comparison
 
 
+def figure_of(row, results, task):
+    """Return what an agent is judged by: the IQM of the reward, or where texts score one of two numbers, so that it says little, a mean."""
+    if row.accuracy is not None:
+        return row.accuracy
+    return mean_interval(np.array([r["rewards"] for r in results])) if task == "TokenChain" else row.reward
+
+
 def table(comparisons):
-    """Return the table agent × task in Markdown: IQM with interval, and mean seconds of learning."""
+    """Return the table agent × task in Markdown: figure with interval, and mean seconds of learning."""
     agents = list(dict.fromkeys(row.agent for c in comparisons.values() for row in c.rows))
     lines = [
         "| agent | " + " | ".join(f"{task}, {c.config.tokens:,} tokens" for task, c in comparisons.items()) + " |",
@@ -57,9 +90,9 @@ def table(comparisons):
     ]
     for agent in agents:
         cells = []
-        for c in comparisons.values():
+        for task, c in comparisons.items():
             row = next((r for r in c.rows if r.agent == agent), None)
-            cells.append("—" if row is None else f"{row.reward} · {row.figures['seconds']:.0f} s")
+            cells.append("—" if row is None else f"{figure_of(row, c.results[agent], task)} · {row.figures['seconds']:.0f} s")
         lines.append(f"| `{agent}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -3,9 +3,12 @@
 Seconds are of this process's one thread, not of the clock, so that other processes on the machine move the figures less.
 
 Usage: python benchmarks/reward.py [--quick] [--rounds 15] [--rows 1 16]
+       python benchmarks/reward.py --texts REWARD REWARD ...     (names or expressions)
 
 The language model is the bundled one; as it has 128 positions, its table of positions is repeated to make room for 256 tokens (the scores of the
 longer texts mean nothing, their cost is the same).
+
+--texts scores different review sentences in batches of 32, each for the first time, a part in every round, the rewards in turns.
 """
 
 import argparse
@@ -23,6 +26,7 @@ from textgym.rewards import Cached
 from textgym.tokenization import load_vocabulary
 
 POSITIONS, LENGTHS, WINDOW = 320, (32, 64, 128, 256), 16
+N_TEXTS, TEXT_BATCH = 512, 32  # of a round
 
 
 def lengthened_model(folder):
@@ -105,15 +109,46 @@ def cache_table(folder, n_texts, rounds):
     print(f"| a text that is there | {spread(known, '{:,.0f}')} |")
 
 
+def texts_table(names, rounds):
+    """Print how many whole texts a reward scores in a second of one core."""
+    prompts = [p for p in textgym.make_task("ReviewContinuation").split("train") if p.references]
+    rounds = min(rounds, len(prompts) // N_TEXTS)
+    vocabulary = load_vocabulary("reviews")
+    episodes = []
+    for prompt, other in zip(prompts, [*prompts[1:], prompts[0]], strict=True):  # another prompt's reference: not the text itself
+        text = other.references[0].removeprefix(other.text)
+        before, after = vocabulary.encode([prompt.text, text])
+        episodes.append(textgym.Episode(prompt.text, text, tuple(before), tuple(after), prompt.references))
+    warm, episodes = episodes[-2:], episodes[: rounds * N_TEXTS]
+    rewards = {name: textgym.make_reward(name) for name in names}
+    found = {name: [] for name in names}
+    for reward in rewards.values():
+        reward.score(warm)
+    for at in range(0, len(episodes), N_TEXTS):
+        for name, reward in rewards.items():
+            start = time.process_time()
+            for first in range(at, at + N_TEXTS, TEXT_BATCH):
+                reward.score(episodes[first : first + TEXT_BATCH])
+            found[name].append(N_TEXTS / (time.process_time() - start))
+    print(f"{len(episodes)} texts of {np.mean([len(e.text) for e in episodes]):.0f} characters\n")
+    print(f"| reward | texts per CPU second, median [min, max] of {rounds} |\n|---|---|")
+    for name, values in found.items():
+        print(f"| {name} | {spread(values, '{:,.0f}')} |")
+
+
 def main():
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--quick", action="store_true", help="two rounds")
+    parser.add_argument("--texts", nargs="+", metavar="REWARD", help="whole texts a second of these rewards, and no other table")
     options = parser.parse_args()
     rounds = 2 if options.quick else options.rounds
     torch.set_num_threads(1)
+    if options.texts:
+        texts_table(options.texts, rounds)
+        return
     with tempfile.TemporaryDirectory() as folder:
         lengthened_model(folder)
         log_prob_table(folder, options.rows, rounds)

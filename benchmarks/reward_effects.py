@@ -9,7 +9,7 @@ FOLDER/fits.jsonl; what stands there is not fitted again, so a run that was stop
 
 The table: Pearson with the mean rating on the test split, mean over the seeds; the difference to the plain fit, mean over the seeds, with a
 95 % interval of a paired bootstrap over test sentences (2,000 resamples, seed 0; the same sentences for all seeds); and the least and the
-greatest difference of a seed, because the bootstrap knows nothing of the seeds.
+greatest difference of a seed, because the bootstrap knows nothing of the seeds; and the difference to the control, over the seeds that both have.
 """
 
 import argparse
@@ -36,6 +36,7 @@ EPOCHS = 2
 PRETRAINING = {"steps": 60, "batch_size": 32}  # on all training sentences, without their ratings
 N_MIXED = 5000
 N_RESAMPLES = 2000
+CONTROL = "plain, twice the steps"
 
 TECHNIQUES = {
     "transformer": (
@@ -45,15 +46,15 @@ TECHNIQUES = {
         "SimCSE before",
         "SimCSE beside",
         "words dropped",
-        "plain, twice the steps",
+        CONTROL,
         "heteroscedastic",
         "texts mixed",
         "MoCo before",
         "MoCo beside",
         "paraphrased",
     ),
-    "mlp": ("plain", "heteroscedastic", "multi-task", "words dropped", "texts mixed", "plain, twice the steps"),
-    "hashed mlp": ("plain", "heteroscedastic", "multi-task", "words dropped", "texts mixed", "plain, twice the steps"),
+    "mlp": ("plain", "heteroscedastic", "multi-task", "words dropped", "texts mixed", CONTROL),
+    "hashed mlp": ("plain", "heteroscedastic", "multi-task", "words dropped", "texts mixed", CONTROL),
     "tfidf": ("plain", "words dropped", "texts mixed"),
 }
 
@@ -106,7 +107,7 @@ def fitted(scorer, technique, seed, data, all_texts, folder):
         data = with_mixed_texts(data, min(n, N_MIXED), seed=seed)
     elif technique == "paraphrased":
         data = paraphrased(data, seed, folder)
-    elif technique == "plain, twice the steps":
+    elif technique == CONTROL:
         more["epochs"] = 2 * (EPOCHS if scorer == "transformer" else 20)
         more["patience"] = more["epochs"]
     settings = FitSettings(seed=seed, scorer=options, **more)
@@ -153,6 +154,13 @@ def read(folder):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def gain(values, others):
+    """Return the mean difference with its interval, and the range over the seeds, of (seeds, resamples)."""
+    gains = values - np.stack(others)
+    low, high = np.percentile(gains.mean(0)[1:], [2.5, 97.5])
+    return f"{gains[:, 0].mean():+.3f} [{low:+.3f}, {high:+.3f}]", f"{gains[:, 0].min():+.3f} to {gains[:, 0].max():+.3f}"
+
+
 def table(folder):
     """Print what was gained, and the figures of every technique's first seed."""
     ratings = load_judgements("human-ratings")
@@ -167,7 +175,8 @@ def table(folder):
         return np.array([np.corrcoef(scores[rows], wanted["test"][rows])[0, 1] for rows in draws])
 
     known = {key: pearson(fit) for key, fit in fits.items()}
-    lines = ["| scorer | technique | judgements | seeds | Pearson | against plain | seeds' differences |", "|---|---|---|---|---|---|---|"]
+    lines = [f"| scorer | technique | judgements | seeds | Pearson | against plain | seeds' differences | against {CONTROL} |"]
+    lines.append("|---" * 8 + "|")
     for scorer, techniques in TECHNIQUES.items():
         for technique in techniques:
             seeds = sorted(s for a, b, s in fits if (a, b) == (scorer, technique))
@@ -181,13 +190,13 @@ def table(folder):
                 str(len(seeds)),
                 f"{values[:, 0].mean():.3f}",
             ]
-            if technique != "plain":
-                plain = np.stack([known.get((scorer, "plain", s), known[scorer, "plain", 0]) for s in seeds])
-                gains = values - plain
-                low, high = np.percentile(gains.mean(0)[1:], [2.5, 97.5])
-                cells += [f"{gains[:, 0].mean():+.3f} [{low:+.3f}, {high:+.3f}]", f"{gains[:, 0].min():+.3f} to {gains[:, 0].max():+.3f}"]
+            if technique == "plain":
+                cells += ["", f"{values[:, 0].min():.3f} to {values[:, 0].max():.3f}", ""]
             else:
-                cells += ["", f"{values[:, 0].min():.3f} to {values[:, 0].max():.3f}"]
+                plain = [known.get((scorer, "plain", s), known[scorer, "plain", 0]) for s in seeds]
+                both = [i for i, s in enumerate(seeds) if (scorer, CONTROL, s) in known and technique != CONTROL]
+                control = gain(values[both], [known[scorer, CONTROL, seeds[i]] for i in both])[0] if both else ""
+                cells += [*gain(values, plain), control]
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| scorer | technique | Pearson | Spearman | MSE | F1 | fit, CPU s | texts/CPU s |", "|---|---|---|---|---|---|---|---|"]
     for (scorer, technique, seed), fit in fits.items():

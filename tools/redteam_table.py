@@ -50,7 +50,7 @@ def main(only: list[str]) -> None:
     old, after = rest.split(END)
     rows = {line.split("`")[1]: line for line in old.splitlines() if line.startswith("| `")} if only else {}
     tasks = tasks_by_reward()
-    for name in only or sorted(EXAMPLES.get(name, name) for name in installed_plugins().registrations("reward")):
+    for name in (EXAMPLES.get(name, name) for name in only or sorted(installed_plugins().registrations("reward"))):
         if name in installed_plugins().registrations("reward") and (reason := why_not(name)) is not None:
             print(f"{name}: left out: {reason}")
             continue

@@ -12,6 +12,7 @@ from textgym.learning.negative_log_likelihood import negative_log_likelihood
 from textgym.learning.replay import TokenReplay
 from textgym.learning.text_agent import TextAgent
 from textgym.policies.generation import Choice, GeneratedText, write_rows
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -32,6 +33,7 @@ class DAggerAgent(TextAgent):
     """
 
     refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "it learns from the expert, not from rewards"}
+    search_space: ClassVar[SearchSpace] = {"mix": Range(0.0, 0.9), "updates": Range(1, 4)}
 
     def __init__(self, task: str | Task, mix: float = 0.5, replay_size: int = 100_000, updates: int = 2, **settings: Any) -> None:
         if not 0 <= mix <= 1:
@@ -73,16 +75,16 @@ class DAggerAgent(TextAgent):
 
         def choose(step: int) -> Choice:
             tokens, log_probs = policy.sample(mdp.observe(), uniform[step])
-            for row in np.flatnonzero(is_experts[step]).tolist():
-                tokens[row] = self.expert.token(prompts[row], chosen[row])
-                log_probs[row] = np.nan
+            if (rows := np.flatnonzero(is_experts[step])).size:
+                tokens[rows] = self.expert.tokens([(prompts[row], chosen[row]) for row in rows.tolist()])
+                log_probs[rows] = np.nan
             for row, token in enumerate(tokens.tolist()):
                 chosen[row] = (*chosen[row], token)
             return tokens, log_probs
 
         texts = write_rows(mdp, prompts, choose)
         policy.clear_cache()
-        labels = [self.expert.labels(index, text.action_ids) for index, text in zip(prompts, texts, strict=True)]
+        labels = self.expert.labels(prompts, [t.action_ids for t in texts])
         self.expert.forget()
         return texts, labels
 

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -15,6 +17,7 @@ from textgym.learning.given_texts import Pair, Rounds, given_pairs
 from textgym.learning.micro_batches import micro_batches, split_by_text
 from textgym.learning.text_groups import differing_groups, place_of_best, total_rewards
 from textgym.policies.generation import GeneratedText, generate
+from textgym.policies.reference import ReferenceModel
 from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
 
@@ -72,6 +75,13 @@ class DPOAgent(GivenDataAgent):
         self._known: tuple[list[GeneratedText], list[NDArray[np.float64]]] = ([], [])
         self.given: list[Pair] = given_pairs(self.env.mdp, data) if os.fspath(data) else []
         self.rounds = Rounds(len(self.given))
+
+    @cached_property
+    def reference(self) -> ReferenceModel | None:
+        """The reference model of the log and the evaluation: `start`, where that is the one and not what a resumed run has become."""
+        if self.reference_model == self.model and self.start.lm.dtype == torch.float32 and not self.start.lm.adapter_base:
+            return ReferenceModel(self.model, self.device, held=self.start.lm)
+        return super().reference
 
     def iterate(self) -> int:
         """Take steps on the next given pairs, or on pairs written now."""

@@ -24,7 +24,8 @@ from textgym.lm.language_model import load_language_model
 from textgym.plugin_manager import check_options
 from textgym.policies.generation import GeneratedText, generate
 from textgym.reward_modeling.data.judgement_source import load_judgements
-from textgym.reward_modeling.reward_forms import Form, check_form
+from textgym.reward_modeling.reward_forms import FORMS, Form, check_form
+from textgym.search_space import Choice, Range, SearchSpace
 from textgym.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -59,6 +60,12 @@ class GAILAgent(EpochAgent):
     """
 
     bounds: ClassVar[Bounds] = {"gamma": (0, 1), "gae_lambda": (0, 1), "vf_coef": (0, inf)}
+    search_space: ClassVar[SearchSpace] = {
+        "share": Range(0.05, 1.0, log=True),
+        "form": Choice(FORMS),
+        "discriminator_updates": Range(1, 8),
+        "replay_iterations": Range(1, 4),
+    }
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from textgym.learning.micro_batches import micro_batches
 from textgym.learning.path_targets import batch_targets
 from textgym.policies.advantage_shifted_policy import AdvantageShiftedPolicy
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -50,6 +51,12 @@ class ILQLAgent(GivenDataAgent):
     """
 
     refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "beta says how far it leaves the language model"}
+    search_space: ClassVar[SearchSpace] = {
+        "beta": Range(1.0, 16.0, log=True),
+        "tau": Range(0.5, 0.95),
+        "bc_coef": Range(0.03, 1.0, log=True),
+        "path_lambda": Range(0.0, 1.0),
+    }
     policy_class = AdvantageShiftedPolicy
     policy: AdvantageShiftedPolicy
 

@@ -14,6 +14,7 @@ from textgym.learning.micro_batches import MicroBatch, micro_batches
 from textgym.learning.q_agent import QAgent
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 from textgym.policies.generation import GeneratedText
+from textgym.search_space import Range, SearchSpace
 from textgym.tasks import Task
 
 
@@ -89,6 +90,7 @@ class SACAgent(QAgent):
     """
 
     refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "alpha is the coefficient of the KL"}
+    search_space: ClassVar[SearchSpace] = {"alpha": Range(0.03, 0.5, log=True), "target_kl": Range(0.1, 1.0, log=True)}
     policy_class = ActorCriticPolicy
     policy: ActorCriticPolicy
     target: ActorCriticPolicy

@@ -15,16 +15,20 @@ SETTINGS = {
 }
 
 
-BOUNDS = {"dqn": 0.08, "soft-q": 0.08, "sac": 0.11}  # root mean square error; measured: 0.058, 0.059, 0.087 (after 90,000 tokens)
+BOUNDS = {
+    "dqn": 0.10,
+    "soft-q": 0.11,
+    "sac": 0.125,
+}  # root mean square error; measured: 0.079, 0.090, 0.104; with twice the tokens 0.058, 0.059, 0.087
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_learnt_values_are_close_to_the_exact_ones(name):
-    """Every text has been written some 110 times; the mean of as many rewards of 0 or 1 alone is off by 0.04."""
+    """Every text has been written some 55 times; the mean of as many rewards of 0 or 1 alone is off by 0.06."""
     agent = textgym.make_agent(name, "TokenChain", seed=0, kl_coef=0.0, device="cpu", batch_size=4096, **EVERY, **SETTINGS[name])
     optimum = optimal_values(SETTINGS[name].get("alpha", 0.0))
-    agent.learn(120_000)
+    agent.learn(60_000)
     learnt = learnt_q(agent, optimum)
     exact = np.array([optimum[p][t] for p, t in learnt])
     error = np.array(list(learnt.values())) - exact

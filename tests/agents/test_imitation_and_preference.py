@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import textgym
+from tests.agents.dynamic_programming import optimal_values
 from textgym.experiments.evaluate import evaluate
 from textgym.learning.given_texts import best_share, reference_texts
 from textgym.learning.negative_log_likelihood import negative_log_likelihood
@@ -72,6 +73,19 @@ def test_dpo_at_the_start_has_the_loss_log_2():
     assert sum(loss.item() for loss, _ in agent.losses(pairs)) == pytest.approx(log(2), abs=1e-6)
 
 
+def test_dpo_is_judged_against_the_start_it_holds(tmp_path):
+    agent = made("dpo", "ReviewContinuation", max_new_tokens=5)
+    assert agent.reference.lm is agent.start.lm
+    agent.learn(1)
+    texts, apart = agent.write_groups(4), ReferenceModel("reviews")
+    theirs = apart.log_probs([(t.prompt_ids, t.action_ids) for t in texts], agent.policy.rule, agent.env.mdp.allowed_mask)
+    assert (np.concatenate(agent.reference_log_probs(texts)) == theirs).all()
+    agent.save(tmp_path / "agent")
+    loaded = textgym.load_agent(tmp_path / "agent", n_envs=8)
+    assert loaded.reference.lm is not loaded.start.lm  # which begins where the agent is now
+    assert (np.concatenate(loaded.reference_log_probs(texts)) == theirs).all()
+
+
 def test_pairs_and_experts_are_best_and_worst_and_skip_groups_without_difference():
     agent, expert = made("dpo", n_envs=16), made("expert-iteration", n_envs=16)
     texts = agent.write_groups(4)
@@ -115,6 +129,9 @@ def test_oracle_is_right_and_random_is_uniform():
     oracle, random = made("oracle"), made("random")
     assert np.mean(evaluate(oracle, "test", 64, 0).rewards) == 1.0
     assert np.mean([np.mean(evaluate(random, "test", 64, seed).rewards) for seed in range(8)]) < 0.3
+    chain = made("oracle", "TokenChain")  # no references, but an expert
+    optimum = np.mean([max(q.values()) for prefix, q in optimal_values(0.0).items() if len(prefix) == 2])
+    assert np.mean(evaluate(chain, "test", 180, 0).rewards) == pytest.approx(optimum)
     texts = random.write(random.env.mdp, range(8), np.random.default_rng(0))
     assert all(p == pytest.approx(-log(random.env.mdp.allowed_mask.sum())) for t in texts for p in t.log_probs)
     task = textgym.Task("Bare-v0", {"train": ["a b"], "test": ["a b"]}, "copy-token", 1, "copied")

@@ -34,6 +34,7 @@ SETTINGS = {
     "gail": {"n_envs": 4, "replay_iterations": 3, "share": 0.02, "discriminator": {"penalty": "interpolated", "spectral_norm": True}},
     "ppo:lora": {"n_envs": 4, "n_steps": 10, "batch_size": 20, "lora_rank": 2, "autocast": "bfloat16"},
     "dpo:lora": {"n_envs": 4, "group_size": 2, "lora_rank": 2},
+    "sac:lora": {"n_envs": 4, "updates": 2, "lora_rank": 2},
 }  # agent, or agent:variant
 TASKS = {"dagger": "TokenChain"}  # where other than ReviewContinuation: it needs an expert
 

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 import textgym
 from textgym.cli.main import cli
 from textgym.reward_modeling.data.judgement_source import load_judgements, sample
-from textgym.reward_modeling.fitting.adversarial import HardeningSettings, harden
+from textgym.reward_modeling.fitting.adversarial import HardeningSettings, _correlations, harden
 from textgym.reward_modeling.models.guard import Guard, form, skeleton
 from textgym.reward_modeling.models.improbability import N_FIGURES, Improbability
 from textgym.rewards.redteam import redteam
 
 TASK = "ReviewContinuation"
-QUICK = HardeningSettings(rounds=1, attacks=1, prompts=8)
+QUICK = HardeningSettings(rounds=1, attacks=1, prompts=8, measures=1)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,27 @@ def test_scores_under_the_ceiling_are_not_read(judgements):
     assert asked == ["b"]
 
 
+def test_of_several_red_teams_the_best_of_each_kind_counts(judgements):
+    brief = replace(QUICK, guard_model=None, seconds=1e-6)  # time for the first kind only
+    one, three = (harden(judgements, TASK, settings=replace(brief, measures=n)) for n in (1, 3))
+    found = [redteam(one.reward, TASK, seconds=1e-6, seed=3 + 100 * n).worst for n in range(3)]
+    assert len({exploit.percentile for exploit in found}) == 3  # against other human texts
+    assert one.rounds[0].beaten == {found[0].name: found[0].percentile}
+    assert three.rounds[0].beaten == {found[0].name: max(exploit.percentile for exploit in found)}
+    assert three.rounds[0].pearson == one.rounds[0].pearson
+
+
+def test_thresholds_are_chosen_by_the_pearson_of_resamples():
+    rng = np.random.default_rng(0)
+    scores, ratings = rng.normal(size=(2, 30)) + rng.normal(size=30)
+    draws = rng.multinomial(30, np.full(30, 1 / 30), 20)
+    found = _correlations(scores, ratings, draws)
+    for drawn, value in zip(draws, found, strict=True):
+        rows = np.repeat(np.arange(30), drawn)
+        np.testing.assert_allclose(value, np.corrcoef(scores[rows], ratings[rows])[0, 1], rtol=1e-9)
+    np.testing.assert_array_equal(_correlations(np.ones(30), ratings, draws), 0)
+
+
 def test_a_judge_adds_samples_that_it_finds_overrated(judgements):
     judged = []
 
@@ -133,6 +154,7 @@ def test_the_command(tmp_path):
     ("settings", "said"),
     [
         ({"rounds": 0}, "rounds must be at least 1, got 0"),
+        ({"measures": 0}, "measures must be at least 1, got 0"),
         ({"spared": (0.9, 1.0)}, "spared must be between 0 and 1"),
         ({"defence": "prayer"}, 'defence must be "guard" or "refit"'),
         ({"held_out": ("one word repeted",)}, "did you mean 'one word repeated'"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from scipy.sparse import vstack
 
 import textgym
 from tests.preloaded import textgym_command
@@ -15,6 +16,7 @@ from textgym.reward_modeling.data.judgement_source import load_judgements, sampl
 from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
 from textgym.reward_modeling.objectives import OBJECTIVES
 from textgym.reward_modeling.scorers import SCORERS
+from textgym.reward_modeling.scorers.tfidf import TfIdf
 
 from .conftest import made_up_texts, worth
 
@@ -91,6 +93,36 @@ def test_tfidf_solves_classes_and_pairs_too(learner, loss, request, tmp_path):
     assert next(value for name, value in result.best.items() if name in ("f1", "accuracy", "pearson")) > 0.7
     reward = textgym.make_reward(str(tmp_path / "reward"))
     np.testing.assert_array_equal(reward.score(EPISODES), result.reward.score(EPISODES))
+
+
+@pytest.mark.parametrize("learner", ["ridge", "svm"])
+def test_tfidf_minimises_the_loss_of_pairs_with_ties_and_margins(learner, pairs):
+    items = [replace(item, margin=None if item.tie else 0.1 * (i % 3)) for i, item in enumerate(pairs.split("train").items)]
+    assert 10 < sum(item.tie for item in items) < len(items) - 10
+    objective = OBJECTIVES["bradley-terry"].for_judgements(pairs, margin_scale=2.0)
+    scorer = TfIdf(1, learner=learner, penalty=0.5)
+    scorer.solve(objective.texts(items), objective, items, seed=0)
+    features = vstack(list(scorer.prepare(objective.texts(items)))).toarray()
+    difference = features[: len(items)] - features[len(items) :]
+    won = np.array([0.5 if item.tie else 1.0 for item in items])
+    margin = np.array([2 * (item.margin or 0.0) for item in items])
+
+    def loss(weight):
+        gap = difference @ weight
+        for_each = [1 - e if learner == "svm" else -e for e in (gap - margin, -gap - margin)]
+        first, second = (np.maximum(0, x) ** 2 if learner == "svm" else np.logaddexp(0, x) for x in for_each)
+        return won @ first + (1 - won) @ second + 0.25 * weight @ weight
+
+    def slope(weight, direction):
+        return (loss(weight + 1e-3 * direction) - loss(weight - 1e-3 * direction)) / 2e-3
+
+    found, rng = scorer.weight[:, 0].double().numpy(), np.random.default_rng(0)
+    for _ in range(10):  # the loss is convex: where it is level in all directions that the pairs know, it is least
+        direction = difference.T @ rng.normal(size=len(items))
+        direction /= np.linalg.norm(direction)
+        assert abs(slope(found, direction)) < 2e-3
+    assert slope(np.zeros_like(found), difference.T @ won / np.linalg.norm(difference.T @ won)) < -10
+    assert scorer.bias[0] == 0  # an intercept would prefer whatever stands first
 
 
 def test_ties_by_rao_and_kupper(pairs):

@@ -10,18 +10,21 @@ from textgym.cli.options import set_threads
 from textgym.cli.progress import progress_bar
 
 
-@click.command("overoptimize", epilog="Example: textgym overoptimize --sizes 30,100 --seeds 3 --out runs/over")
+@click.command("overoptimize", epilog="Example: textgym overoptimize --sizes 100,300 --seeds 3 --out runs/over")
 @click.option("--task", default="ReviewContinuation-v0", show_default=True, help="Whose prompts are continued.")
 @click.option("--judgements", default="human-ratings", show_default=True, help="Ratings with individual raters: a name or a file.")
-@click.option("--gold-scorer", default="mlp", show_default=True, help="Scorer of the gold model; mlp needs the extra embedding.")
+@click.option("--gold-scorer", default="compact", show_default=True, help="Scorer of the gold model.")
 @click.option("--proxy-scorer", default="lm-linear", show_default=True, help="Scorer of the proxies.")
-@click.option("--sizes", default="30", show_default=True, help="Training texts of the proxies.")
-@click.option("--seeds", default=3, show_default=True, help="Proxies per size.")
+@click.option("--sizes", default="300", show_default=True, help="Training texts of the proxies.")
+@click.option("--seeds", default=8, show_default=True, help="Proxies per size.")
+@click.option("--first-seed", default=0, show_default=True, help="The seeds are this one and those that follow.")
 @click.option("--members", default=4, show_default=True, help="Members of an ensemble.")
-@click.option("--prompts", default=16, show_default=True, help="Prompts of best of n.")
+@click.option("--prompts", default=8, show_default=True, help="Best of n: prompts of each seed.")
 @click.option("--samples", default=512, show_default=True, help="Samples of each prompt.")
 @click.option("--agent", default="reinforce", show_default=True, help="Agent of the RL part.")
-@click.option("--tokens", default=16_000, show_default=True, help="Token budget of each RL run.")
+@click.option("--learning-rate", default=1e-3, show_default=True, help="Of the agent; higher than in training that means well.")
+@click.option("--tokens", default=24_000, show_default=True, help="Token budget of each RL run.")
+@click.option("--max-kl", default=120.0, show_default=True, help="Nats per text at which an RL run ends before its budget does.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each process.")
 @click.option("--processes", default=2, show_default=True, help="Parts computed at a time, each on a core.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; an interrupted one goes on there.")
@@ -30,8 +33,9 @@ def overoptimize_command(sizes: str, threads: int, processes: int, out: Path, **
     from rich.table import Table
 
     from textgym.errors import InvalidArgumentError
+    from textgym.reward_modeling.overoptimization.config import OveroptimizationConfig
     from textgym.reward_modeling.overoptimization.report import FIGURE_TITLES, rows, verdict, write_overoptimization
-    from textgym.reward_modeling.overoptimization.run import OveroptimizationConfig, overoptimize
+    from textgym.reward_modeling.overoptimization.run import overoptimize
 
     set_threads(threads)
     try:

@@ -47,6 +47,7 @@ class TrainConfig:
         checkpoints: Number of checkpoints over the run.
         tensorboard: Write TensorBoard files too.
         task_options: Options of the task.
+        first_point: Whether the learning curve begins with the untrained agent.
     """
 
     task: str
@@ -61,6 +62,7 @@ class TrainConfig:
     tensorboard: bool = True
     task_options: dict[str, Any] = field(default_factory=dict)
     budget: str = ""
+    first_point: bool = True
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -167,7 +169,7 @@ def _run(
         spent = budget.spent(agent)
         last_spent, idle = spent, idle + 1 if spent <= last_spent else 0
         progress(int(spent), math.ceil(budget.amount))
-        if config.evaluations and _reached(spent, config.evaluations, budget.amount) >= len(curve):
+        if _reached(spent, config.evaluations, budget.amount) > len(curve) - config.first_point:
             measure()
         if _reached(spent, config.checkpoints, budget.amount) > n_checkpoints:
             n_checkpoints = _reached(spent, config.checkpoints, budget.amount)
@@ -181,7 +183,7 @@ def _run(
                 raise InvalidArgumentError(f"agent {config.agent!r} spends no {budget.unit}{already}: give it another budget")
         started = time.monotonic()
 
-    if config.evaluations and not curve:
+    if config.evaluations and config.first_point and not curve:
         measure()
         started = time.monotonic()
     agent.on_iteration = after_iteration
@@ -193,7 +195,7 @@ def _run(
         agent.budget_share = lambda: budget.spent(agent) / budget.amount
         with suppress(BudgetSpentError):
             agent.learn(ENDLESS)
-    if agent.learns and config.evaluations and curve[-1]["tokens"] != agent.n_tokens:
+    if agent.learns and config.evaluations and (not curve or curve[-1]["tokens"] != agent.n_tokens):
         measure()
     peak = peak_memory(agent.device)
     agent.logger.close()

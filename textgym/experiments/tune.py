@@ -106,6 +106,7 @@ class TuneConfig:
             checkpoints=0,
             tensorboard=False,
             task_options=self.task_options,
+            first_point=False,  # the untrained model is the same in every trial
         )
 
 
@@ -280,8 +281,7 @@ def _run_trial(study: "Study", index: int, config: TuneConfig, space: Mapping[st
             steps = itertools.count(seed * (config.points + 2))  # a run may end a little after its last point
 
             def judge(point: Mapping[str, Any], steps: Iterator[int] = steps) -> None:
-                if point["tokens"]:  # the untrained model is the same in every trial
-                    _judge(trial, config.max_kl, fmean([*finals, float(point["reward"])]), fmean([*kls, float(point["kl"])]), next(steps))
+                _judge(trial, config.max_kl, fmean([*finals, float(point["reward"])]), fmean([*kls, float(point["kl"])]), next(steps))
 
             result = train(config.run(settings, seed, config.points), folder / f"seed-{seed}", note, judge)
             rmtree(folder / f"seed-{seed}" / "agent", ignore_errors=True)

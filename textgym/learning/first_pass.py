@@ -1,5 +1,7 @@
 """First pass: whether an update starts from the log-probabilities that the texts were written with."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,21 @@ from textgym.lm.packing import PackedBatch
 from textgym.policies.causal_lm_policy import CausalLMPolicy
 
 N_TOKENS = 64  # looked at in each iteration: 1 to 3 per cent of the time of a default iteration
+N_READ = 192  # prompts included, for where they are much longer than what is written: a label after a sentence
+
+
+def n_looked_at(sizes: Iterable[tuple[int, int]]) -> int:
+    """Return how many of the texts are looked at, at least one.
+
+    Args:
+        sizes: (tokens of the prompt, tokens written) of each text.
+    """
+    n_texts = n_tokens = n_read = 0
+    for read, written in sizes:
+        if n_tokens >= N_TOKENS or n_read >= N_READ:
+            break
+        n_texts, n_tokens, n_read = n_texts + 1, n_tokens + written, n_read + read + written
+    return n_texts
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ class QAgent(TextAgent):
     Args:
         task: As for `Agent`.
         gamma: Discount; 1 because the reward comes at the end of a short text.
-        path_lambda: λ of the targets, 0 (one step) to 1 (the whole text); see `textgym.learning.path_targets.path_targets`.
+        path_lambda: λ of the targets, 0 (one step) to 1 (the whole text); see `textgym.learning.path_targets`.
         replay_size: Tokens kept, prompts included.
         updates: Optimizer steps per iteration, each on as many replayed texts as an iteration writes.
         tau: Share by which the target network moves to the policy after each step; 1 copies it.

@@ -15,7 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from textgym.agent import Agent, Bounds, Costs
 from textgym.errors import DivergenceError
-from textgym.learning.first_pass import N_TOKENS, sampling_difference
+from textgym.learning.first_pass import n_looked_at, sampling_difference
 from textgym.learning.optimisation import ADVICE
 from textgym.learning.rollout_log import log_rollout
 from textgym.policies.causal_lm_policy import CausalLMPolicy
@@ -166,7 +166,7 @@ class _IterationCallback(BaseCallback):
     def _on_rollout_end(self) -> None:
         buffer = self.agent._buffer
         log_rollout(self.agent, self._infos, self._rewards, self._lengths, buffer.statistics)
-        for name, value in sampling_difference(self.agent.policy, *buffer.head(N_TOKENS)).items():
+        for name, value in sampling_difference(self.agent.policy, *buffer.head(n_looked_at(buffer.sizes))).items():
             self.agent.logger.record(f"train/{name}", value)
 
     def _on_training_end(self) -> None:

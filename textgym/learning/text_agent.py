@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from textgym.agent import Agent
 from textgym.errors import InvalidArgumentError, RewardError
-from textgym.learning.first_pass import N_TOKENS, sampling_difference
+from textgym.learning.first_pass import n_looked_at, sampling_difference
 from textgym.learning.micro_batches import micro_batches, split_by_text
 from textgym.learning.optimisation import Optimisation, Schedule
 from textgym.learning.rollout_log import log_rollout
@@ -92,7 +92,8 @@ class TextAgent(Agent):
         self.check_group_size(group_size, least=1)
         prompts = self.rng.integers(mdp.n_prompts, size=mdp.n_rows // group_size)
         texts = generate(self.policy, mdp, np.repeat(prompts, group_size).tolist(), self.rng)
-        part = next(micro_batches(texts, N_TOKENS, self.device, {"written": [t.log_probs for t in texts]}))
+        seen = texts[: n_looked_at((len(t.prompt_ids), len(t.action_ids)) for t in texts)]
+        part = next(micro_batches(seen, self.batch_size, self.device, {"written": [t.log_probs for t in seen]}))
         self.log_update(sampling_difference(self.policy, part.packed, part.columns["written"]))
         return texts
 

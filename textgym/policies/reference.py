@@ -24,6 +24,7 @@ class ReferenceModel:
         dtype: Of its weights.
         adapted: A language model that learns by adapters; if it is based on `model`, it is asked with its adapters off, and no second copy is
             loaded.
+        held: That very model, frozen, if somebody has it in memory: it is asked, and no second copy is loaded.
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class ReferenceModel:
         device: str | torch.device = "cpu",
         dtype: str = "float32",
         adapted: LanguageModel | None = None,
+        held: LanguageModel | None = None,
     ) -> None:
-        shared = adapted is not None and adapted.is_based_on(model)
-        self.lm = adapted if shared and adapted is not None else load_language_model(model, dtype, device).eval().requires_grad_(False)
+        if held is None and adapted is not None and adapted.is_based_on(model):
+            held = adapted
+        self.lm = load_language_model(model, dtype, device).eval().requires_grad_(False) if held is None else held
         self.device = torch.device(device)
 
     @torch.no_grad()

@@ -166,10 +166,14 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         for number in np.unique(numbers):
             yield self._samples([self.segments[i] for i in order[numbers == number]])
 
-    def head(self, n_tokens: int) -> tuple[PackedBatch, torch.Tensor]:
-        """Return the first segments, about `n_tokens` tokens of them, and the log-probabilities they were written with, (T,)."""
-        sizes = np.cumsum([s.stop - s.start for s in self.segments])
-        kept = self.segments[: int(np.searchsorted(sizes, n_tokens)) + 1]
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(Tokens of the prefix, tokens written) of each segment."""
+        return [(len(s.prefix), s.stop - s.start) for s in self.segments]
+
+    def head(self, n_segments: int) -> tuple[PackedBatch, torch.Tensor]:
+        """Return the first segments and the log-probabilities they were written with, (T,)."""
+        kept = self.segments[:n_segments]
         batch = pack([(s.prefix, self.actions[s.start : s.stop, s.env]) for s in kept]).to(self.device)
         return batch, torch.from_numpy(np.concatenate([self.log_probs[s.start : s.stop, s.env] for s in kept]))
 

@@ -23,7 +23,7 @@ from textgym.reward_modeling.models.guard import Guard, trust_of
 from textgym.reward_modeling.models.improbability import Improbability
 from textgym.reward_modeling.reward_folder import refuse_foreign
 from textgym.rewards.protocol import RewardSpec
-from textgym.rewards.redteam import KINDS, RedTeamReport, percentile_of, redteam
+from textgym.rewards.redteam import KINDS, Exploit, RedTeamReport, percentile_of, redteam
 from textgym.rewards.reward import make_reward
 from textgym.tasks import Task, make_task
 
@@ -36,6 +36,7 @@ ROW_BATCH = 64  # sampled texts at a time
 MOST_READ = 3000  # training texts that a guard with a language model is fitted on
 PER_VARIANT = 6  # prompts after which a variant that fooled the reward is learnt
 PER_KIND = 32  # variants of a kind learnt from one attack
+N_RESAMPLES, SURE = 200, 0.95  # of the ratings that choose a guard's thresholds: in this share of them no more is lost than allowed
 LEAST_JUDGED = 50.0  # percentiles by which model and judge must differ for a sample to count as overrated
 
 
@@ -49,6 +50,7 @@ class HardeningSettings:
         attacks: Red teams of a round, each against other human texts.
         prompts: That each exploit is tried on.
         reorderings: Of the words of every exploit found, learnt beside it.
+        measures: Red teams by which a round is judged on validation prompts, each against other human texts; of each kind the best counts.
         fools: Percentage of human texts that a text must beat for it to count as an exploit to be learnt from.
         held_out: Kinds of exploit that are never learnt from, to see what the defence is worth against the unforeseen.
         guard_model: Language model whose figures the guard sees; "task" for the task's own, None for a guard on form alone.
@@ -68,6 +70,7 @@ class HardeningSettings:
     attacks: int = 2
     prompts: int = 16
     reorderings: int = 1
+    measures: int = 2
     fools: float = 25.0
     held_out: tuple[str, ...] = ()
     guard_model: str | None = "task"
@@ -82,7 +85,15 @@ class HardeningSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("rounds", 1), ("attacks", 1), ("prompts", 1), ("reorderings", 0), ("samples", 0), ("seed", 0)):
+        for name, least in (
+            ("rounds", 1),
+            ("attacks", 1),
+            ("prompts", 1),
+            ("reorderings", 0),
+            ("measures", 1),
+            ("samples", 0),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise InvalidArgumentError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name, values, high in (("fools", (self.fools,), 100.0), ("spared", self.spared, 1.0), ("ceilings", self.ceilings, 1.0)):
@@ -196,7 +207,7 @@ def harden(
     show(0, total, "fitting")
     model = first = run.fitted(())
     show(1, total, "measuring")
-    rounds, models = [run.measure(model, "validation")], [model]
+    rounds, models = [run.measure(model, "validation", 0)], [model]
     report(0, rounds[0])
     for number in range(1, settings.rounds + 1):
         show(2 * number, total, f"round {number}: attacking")
@@ -204,12 +215,12 @@ def harden(
         show(2 * number + 1, total, f"round {number}: learning from {len(run.exploits)} exploits")
         model = run.defended(first)
         models.append(model)
-        rounds.append(run.measure(model, "validation"))
+        rounds.append(run.measure(model, "validation", number))
         report(number, rounds[-1])
     allowed = [i for i, measure in enumerate(rounds) if measure.pearson >= rounds[0].pearson - settings.max_loss]
     chosen = min(allowed, key=lambda i: rounds[i].harm)
     show(total - 1, total, "measuring on test prompts")
-    before, after = (run.measure(m, "test", n) for m, n in ((first, 0), (models[chosen], rounds[chosen].n_exploits)))
+    before, after = (replace(run.measure(m, "test", 0), n_exploits=n) for m, n in ((first, 0), (models[chosen], rounds[chosen].n_exploits)))
     told = {
         "settings": asdict(settings), "task": task.name, "chosen": chosen, "rounds": [_plain(m) for m in rounds],
         "before": _plain(before), "after": _plain(after),
@@ -283,10 +294,11 @@ class _Hardening:
         return first.with_parts(guard=guard)
 
     def _choose_thresholds(self, guard: Guard, first: FittedReward) -> None:
-        """Set threshold and ceiling: of those that cost at most half of the allowed Pearson, the ones that leave least of the exploits.
+        """Set threshold and ceiling: of those that hardly cost more than the allowed Pearson, the ones that leave least of the exploits.
 
         Only validation texts have a say: the half of the ratings that the guard was not shown, and what red teams wrote after validation
-        prompts. Half of the allowance is left for what the choice itself takes in.
+        prompts. "Hardly": in 19 of 20 bootstrap resamples of those ratings the loss is within the allowance; with few ratings, or a few
+        texts that cost it all, chance alone would exceed it on others.
         """
         texts = [item.prompt + item.text for item in self._chooses]
         ratings, scores, odds = np.array([item.rating for item in self._chooses]), first.score_texts(texts), guard.log_odds(texts)
@@ -295,21 +307,22 @@ class _Hardening:
         place = {text: i for i, text in enumerate(tried)}
         tried_scores, tried_odds = first.score_texts(tried), guard.log_odds(tried)
         kinds = [(kind, [place[text] for text in variant]) for kind, variant in variants]
-        plain = correlation(scores, ratings)
+        draws = np.random.default_rng(self.settings.seed).multinomial(len(texts), np.full(len(texts), 1 / len(texts)), N_RESAMPLES)
+        plain = _correlations(scores, ratings, draws)
         found: list[tuple[bool, float, float, float]] = []
         for share in self.settings.spared:
             threshold = float(np.quantile(odds, share))
             doubt, tried_doubt = 1 - trust_of(odds, threshold), 1 - trust_of(tried_odds, threshold)
             for ceiling in self.ceilings:
-                human = np.sort(scores - np.maximum(scores - ceiling, 0) * doubt)
-                loss = plain - correlation(scores - np.maximum(scores - ceiling, 0) * doubt, ratings)
+                human = scores - np.maximum(scores - ceiling, 0) * doubt
+                loss = float(np.quantile(plain - _correlations(human, ratings, draws), SURE))
                 guarded = tried_scores - np.maximum(tried_scores - ceiling, 0) * tried_doubt
                 best = dict.fromkeys(self._trials, -np.inf)
                 for kind, places in kinds:
                     best[kind] = max(best[kind], float(guarded[places].mean()))
                 beaten = {kind: percentile_of(score, human) for kind, score in best.items()}
                 harm = Measure(0.0, beaten, "", 0).harm
-                costly = loss > self.settings.max_loss / 2
+                costly = loss > self.settings.max_loss
                 found.append((costly, loss if costly else harm, threshold, ceiling))
         _, _, guard.threshold, guard.ceiling = min(found)
 
@@ -329,23 +342,28 @@ class _Hardening:
             if self.judge is not None and n == 0:
                 self._add_overrated(model, self.judge, found.human)
 
-    def measure(self, model: FittedReward, split: str, n_exploits: int | None = None) -> Measure:
-        """Return what a fresh attack and the ratings of a split say; the validation split, where this one has too little."""
+    def measure(self, model: FittedReward, split: str, number: int) -> Measure:
+        """Return what fresh attacks and the ratings of a split say of a round; the validation split, where this one has too little."""
         part = self.judgements.split("test" if split == "test" else "validation")
         part = part if len(part) > 1 else self.judgements.split("validation")
         scores = model.score_texts([item.prompt + item.text for item in part.items])
         fresh = split == "test"
         if fresh and not any(p.references for p in self.task.split("test")):
             split = "validation"
-        found = self._redteam(model, split, self.settings.seed + (7 if fresh else 3), None)
-        if not fresh:
-            for exploit in found.exploits:
-                trials = self._trials.setdefault(exploit.name, {})
-                for _, episodes in sorted(exploit.tried, key=lambda variant: -variant[0])[:PER_KIND]:
-                    trials[tuple(episode.text for episode in episodes)] = None
-        beaten = {exploit.name: exploit.percentile for exploit in found.exploits}
+        best: dict[str, Exploit] = {}
+        for n in range(1 if fresh else self.settings.measures):
+            seed = self.settings.seed + (7 if fresh else 3) + 100 * n + 10_000 * number
+            for exploit in self._redteam(model, split, seed, None).exploits:
+                if exploit.name not in best or exploit.percentile > best[exploit.name].percentile:
+                    best[exploit.name] = exploit
+                if not fresh:
+                    trials = self._trials.setdefault(exploit.name, {})
+                    for _, episodes in sorted(exploit.tried, key=lambda variant: -variant[0])[:PER_KIND]:
+                        trials[tuple(episode.text for episode in episodes)] = None
+        beaten = {name: exploit.percentile for name, exploit in best.items()}
+        worst = max(best.values(), key=lambda exploit: (exploit.percentile, exploit.score))
         pearson = correlation(scores, np.array([item.rating for item in part.items]))
-        return Measure(pearson, beaten, found.worst.episode.text, len(self.exploits) if n_exploits is None else n_exploits)
+        return Measure(pearson, beaten, worst.episode.text, len(self.exploits))
 
     def _redteam(self, model: FittedReward, split: str, seed: int, kinds: Sequence[str] | None) -> RedTeamReport:
         prompts = self.settings.prompts if kinds is not None else 8
@@ -403,6 +421,14 @@ def _reordered(episode: Episode, rng: np.random.Generator) -> Episode:
     words = episode.continuation.split()
     kept = [words[i] for i in rng.permutation(len(words))[: rng.integers(min(3, len(words)), len(words) + 1)]]
     return replace(episode, continuation=" " + (", " if rng.random() < 0.4 else " ").join(kept))
+
+
+def _correlations(scores: Array, ratings: Array, draws: NDArray[np.int64]) -> Array:
+    """Return Pearson's correlation in every resample, (r,), of which `draws` (r, n) says how often it holds each text; 0 where all is equal."""
+    products = np.stack([scores, ratings, scores**2, ratings**2, scores * ratings], 1)
+    x, y, xx, yy, xy = (draws @ products / draws.sum(1, keepdims=True)).T
+    scale = np.sqrt(np.maximum(xx - x**2, 0) * np.maximum(yy - y**2, 0))
+    return np.asarray((xy - x * y) / np.where(scale > 0, scale, np.inf), np.float64)
 
 
 def _ranks(scores: Array, among: Array) -> Array:

@@ -10,7 +10,9 @@ import numpy as np
 
 from textgym.experiments.statistics import Estimate
 from textgym.html_page import COLOURS, image, table, write_page
-from textgym.reward_modeling.overoptimization.run import COMBINATIONS, SINGLE, Curve, Overoptimization
+from textgym.reward_modeling.overoptimization.config import COMBINATIONS, SINGLE
+from textgym.reward_modeling.overoptimization.curve import Curve
+from textgym.reward_modeling.overoptimization.run import Overoptimization
 
 FIGURE_TITLES = [
     "reward",
@@ -22,7 +24,9 @@ FIGURE_TITLES = [
     "gold: start",
     "best",
     "end (95 %)",
+    "rise from start to peak (95 %)",
     "fall from peak to end (95 %)",
+    "proxy's gain from peak to end (95 %)",
     "turns over",
     "KL at peak (95 %)",
     "KL at peak against single (95 %)",
@@ -49,9 +53,10 @@ def write_overoptimization(found: Overoptimization, path: Path) -> None:
     parts.append(
         "<p class='note'>KL in nats per text. Solid: gold; dashed: what the reward being optimised says; dotted: the fitted form, for best "
         "of n d(α − βd), for RL d(α − β log d), d = √KL (Gao, Schulman and Hilton 2022, arXiv:2210.10760). Bands: range of the seeds. "
-        "Circles: where the gold score, averaged over the seeds, turns over. A seed whose gold score never falls counts with its last KL. The "
-        'peak is chosen by looking, so that a fall is overstated where the gold score is noise. Turns over: "yes" where the fall\'s interval '
-        'is above 0, "on average" where only its mean is. '
+        "Circles: where the gold score, averaged over the seeds, turns over. For rise and fall each seed's peak is where the mean of the other "
+        'seeds is highest: chosen on the same scores, it would be one of noise too. Turns over: "yes" where rise, fall and the proxy\'s gain '
+        'are each told from none (their intervals lie above 0), "on average" where only their means do. KL at peak is that of a seed\'s own '
+        "highest gold score; a seed whose gold score never falls counts with its last KL. "
         "Ensembles as in Coste et al. (2023, arXiv:2310.02743). Intervals over seeds are Student's.</p>"
     )
     write_page(path, "textgym: over-optimisation", parts)
@@ -65,8 +70,8 @@ def rows(found: Overoptimization, curves: Sequence[Curve]) -> list[list[str]]:
         turn = f"{form.turn_over**2:.1f}" if form.turn_over < 1e3 else "never"
         against = ["", ""] if curve.how == SINGLE else list(map(str, found.against_single(curves, curve.size, curve.how)))
         figures = [f"{form.alpha:.2f}", f"{form.beta:.2f}", f"{form.r2:.2f}" if math.isfinite(form.r2) else "-", turn]
-        ends = [f"{gold[0]:.2f}", f"{gold.max():.2f}", str(curve.end), str(curve.fall), _turned(curve), str(curve.kl_at_peak)]
-        lines.append([curve.how, f"{curve.size:,}", *figures, *ends, *against])
+        ends = [f"{gold[0]:.2f}", f"{gold.max():.2f}", str(curve.end), str(curve.rise), str(curve.fall), str(curve.proxy_gain)]
+        lines.append([curve.how, f"{curve.size:,}", *figures, *ends, _turned(curve), str(curve.kl_at_peak), *against])
     return lines
 
 
@@ -80,10 +85,15 @@ def verdict(found: Overoptimization, curves: Sequence[Curve]) -> str:
                 f"{where}, the gold score of the single proxy does not turn over (it {_course(single)}): there is nothing to delay."
             )
             continue
-        sure = "" if single.fall.low > 0 else ", though with these seeds the fall is not distinguishable from none"
+        unsure = [
+            name
+            for name, part in (("rise", single.rise), ("fall", single.fall), ("proxy's further rise", single.proxy_gain))
+            if part.low <= 0
+        ]
+        doubt = f"; with these seeds the {' and the '.join(unsure)} cannot be told from none" if unsure else ""
         sentences.append(
-            f"{where}, the proxy goes on rising while the gold score of the single proxy turns over at a KL of "
-            f"{single.kl.mean(0)[single.peak]:.1f} nats and falls by {single.fall}{sure}."
+            f"{where}, the gold score of the single proxy turns over: it rises by {single.rise} up to a KL of "
+            f"{single.kl.mean(0)[single.peak]:.1f} nats and falls by {single.fall} from there, while the proxy rises by {single.proxy_gain} more{doubt}."
         )
         for how in COMBINATIONS:
             peak, end = found.against_single(curves, single.size, how)
@@ -103,13 +113,15 @@ def _compared(difference: Estimate, above: str, below: str, neither: str) -> str
 def _course(curve: Curve) -> str:
     if curve.peak == 0:
         return "never rises"
-    return "is highest at the end" if curve.peak == curve.gold.shape[1] - 1 else "falls only as the proxy does"
+    if curve.peak == curve.gold.shape[1] - 1:
+        return "is highest at the end"
+    return "falls only as the proxy does" if curve.proxy_gain.value <= 0 else "rises and falls by no more than noise"
 
 
 def _turned(curve: Curve) -> str:
     if not curve.turns_over:
         return "no"
-    return "yes" if curve.fall.low > 0 else "on average"
+    return "yes" if curve.surely_turns_over else "on average"
 
 
 def figure(curves: Sequence[Curve]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from textgym.errors import InvalidArgumentError, MissingExtraError
@@ -14,6 +15,7 @@ from textgym.files import write_text
 from textgym.reward_modeling.objectives import BradleyTerry, CrossEntropy, MultiTask, SquaredError
 from textgym.reward_modeling.scorers.scorer import Prepared, Scorer
 
+Array = NDArray[np.float64]
 BLOCKS: dict[str, dict[str, Any]] = {
     "words": {"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+(?:'\w+)?\b|[^\w\s]+"},
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 5)},
@@ -27,9 +29,9 @@ class TfIdf(Scorer):
     |---|---|---|
     | squared-error, multi-task | ridge regression | support vector regression (epsilon-insensitive) |
     | cross-entropy | logistic regression | support vector machine, one against the rest |
-    | bradley-terry | logistic regression on differences, a tie being half a win for each | the same with hinge loss (Joachims 2002) |
+    | bradley-terry | logistic regression on differences, a tie being half a win for each | the same with squared hinge loss (Joachims 2002) |
 
-    How common ties are is not fitted. Margins and ordered classes need another scorer.
+    A pair's margin is taken off its difference. How common ties are is not fitted. Ordered classes need another scorer.
 
     Args:
         n_outputs: Outputs for each text.
@@ -91,7 +93,7 @@ class TfIdf(Scorer):
         elif isinstance(objective, CrossEntropy):
             found = self._classes(matrix, objective.targets(items)["label"].numpy(), seed)
         elif isinstance(objective, BradleyTerry):
-            found = self._pairs(matrix, objective.targets(items), seed)
+            found = self._pairs(matrix, objective.targets(items))
         else:
             raise InvalidArgumentError(f"tfidf is solved at once, which the loss {getattr(objective, 'name', objective)!r} does not allow")
         self.weight, self.bias = (torch.from_numpy(np.asarray(array, np.float32)).contiguous() for array in found)
@@ -164,27 +166,39 @@ class TfIdf(Scorer):
             weight[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
         return weight, bias
 
-    def _pairs(self, matrix: Any, targets: Mapping[str, Tensor], seed: int) -> tuple[Any, Any]:
-        from scipy.sparse import vstack
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.svm import LinearSVC
+    def _pairs(self, matrix: Any, targets: Mapping[str, Tensor]) -> tuple[Any, Any]:
+        """Minimise the loss of how far each pair's gap exceeds its margin, a tie counting half a win for each of its texts."""
+        from scipy.optimize import minimize
 
-        if bool((targets["margin"] != 0).any()):
-            raise InvalidArgumentError("tfidf knows no margins: set margins=false of the loss, or take another scorer")
         tie = targets["tie"].numpy()
-        half = matrix.shape[0] // 2
-        difference = matrix[:half] - matrix[half:]
         if tie.all():
             raise InvalidArgumentError("all pairs are ties: nothing can be learnt from them")
-        # every pair stands here twice with half its weight: a decided one in both directions, so that there are two classes, a tie won by each
-        both = vstack([difference, -difference])
-        labels = np.concatenate([np.ones(half), np.where(tie, 1.0, 0.0)])
-        if self.learner == "ridge":
-            model = LogisticRegression(C=1 / self.penalty, fit_intercept=False, max_iter=500)
-        else:
-            model = LinearSVC(C=1 / self.penalty, fit_intercept=False, random_state=seed)
-        model.fit(both, labels, sample_weight=np.full(len(labels), 0.5))
-        return model.coef_.T, [0.0]
+        half = matrix.shape[0] // 2
+        difference = (matrix[:half] - matrix[half:]).tocsr()
+        won, margin = np.where(tie, 0.5, 1.0), np.where(tie, 0.0, targets["margin"].double().numpy())
+        of_excess = _logistic if self.learner == "ridge" else _squared_hinge
+
+        def objective(weight: Array) -> tuple[float, Array]:
+            gap = difference @ weight
+            (loss, slope), (turned, turned_slope) = of_excess(gap - margin), of_excess(-gap - margin)
+            value = won @ loss + (1 - won) @ turned + self.penalty / 2 * weight @ weight
+            return float(value), difference.T @ (won * slope - (1 - won) * turned_slope) + self.penalty * weight
+
+        found = minimize(objective, np.zeros(matrix.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-3})
+        return found.x[:, None], [0.0]
+
+
+def _logistic(excess: Array) -> tuple[Array, Array]:
+    """Return log(1 + e^-excess), nats, and its derivative."""
+    from scipy.special import expit
+
+    return np.logaddexp(0, -excess), -expit(-excess)
+
+
+def _squared_hinge(excess: Array) -> tuple[Array, Array]:
+    """Return max(0, 1 - excess)^2 and its derivative."""
+    short = np.maximum(0, 1 - excess)
+    return short**2, -2 * short
 
 
 def _vectorizer(options: Mapping[str, Any], **more: Any) -> Any:
