@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "errors",
+    "annotation",
     "classification",
     "episode",
     "hookspecs",

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
+from math import inf
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias, get_type_hints
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import get_device, set_random_seed
 from torch import nn
 
+from textgym.annotation import fits, in_words
 from textgym.envs.sb3_vec_env import TextVecEnv
 from textgym.errors import InvalidArgumentError
 from textgym.files import replaced_folder
@@ -34,6 +36,8 @@ from textgym.tasks import Task, find_task_name, make_task
 from textgym.tuned_settings import find_tuned_settings
 
 AGENT_FILE = "agent.json"
+Bounds: TypeAlias = Mapping[str, tuple[float, float]]
+"""Setting → the least and the greatest number that it may be."""
 DEFAULT_KL_COEF = 0.1
 
 
@@ -44,7 +48,7 @@ class Costs:
     Attributes:
         tokens_generated: Tokens appended to texts in the environment.
         tokens_trained: Tokens that gradients were taken on, every pass counted.
-        texts_scored: Finished texts that the reward was asked about.
+        texts_scored: Finished texts that the reward was asked about, those included that were given and not written.
     """
 
     tokens_generated: int
@@ -80,9 +84,12 @@ class Agent(ABC):
         learns: False for an agent that no token budget improves.
         search_space: What `textgym tune` tries, setting → `Range` or `Choice`; a subclass declares its own settings, inherits the rest, and
             takes one out with None. Settings that an agent does not take, or refuses, are ignored.
+        bounds: Setting → the least and the greatest number that it may be, both included; a subclass declares those of its own settings.
+            `make_agent` and whoever checks settings beforehand see to them.
         refuses: Settings of its base classes that an agent does not take, setting → why. They are in no search space and no table of settings,
             and any value of theirs but 0 or None is an error.
-        writes_with_reward: True for an agent that asks the reward while it writes.
+        scored_per_text: How many texts the reward is asked about for each one that the agent writes, whenever it does; 0 for an agent that
+            writes without it.
         env: The stable-baselines3 face of the task.
         policy: The policy being improved.
         n_tokens: Tokens spent of the budget so far: generated ones, or, for an agent that learns from given texts, read ones.
@@ -99,9 +106,17 @@ class Agent(ABC):
 
     name = ""
     learns = True
-    writes_with_reward = False
+    scored_per_text = 0
     refuses: ClassVar[Mapping[str, str]] = {}
     search_space: ClassVar[SearchSpace] = {"learning_rate": Range(5e-5, 3e-3, log=True), "kl_coef": Range(0.02, 0.5, log=True)}
+    bounds: ClassVar[Bounds] = {
+        "learning_rate": (0, inf),
+        "kl_coef": (0, inf),
+        "lora_rank": (0, inf),
+        "n_envs": (1, inf),
+        "temperature": (0, inf),
+        "top_k": (0, inf),
+    }
     policy_class: type[CausalLMPolicy] = CausalLMPolicy
     policy: CausalLMPolicy
 
@@ -214,7 +229,7 @@ class Agent(ABC):
         if not prompts:
             return []
         task = replace(self.task, prompts={"given": list(prompts)}, model=self.model, labels=())
-        reward = self.env.mdp.reward if self.writes_with_reward else make_reward(lambda episodes: [0.0] * len(episodes))
+        reward = self.env.mdp.reward if self.scored_per_text else make_reward(lambda episodes: [0.0] * len(episodes))
         budget = self.env.mdp.max_new_tokens if max_new_tokens is None else max_new_tokens
         mdp = TokenMDP(task, self.env.mdp.vocabulary, reward, min(batch_size, len(prompts)), "given", budget)
         rng = None if seed is None else np.random.default_rng(seed)
@@ -229,6 +244,8 @@ class Agent(ABC):
     def save(self, folder: str | os.PathLike[str], training_state: bool = False) -> None:
         """Write a Hugging Face folder with `agent.json`; `load_agent` and `from_pretrained` both read it.
 
+        Settings that are Python objects, such as a function as reward, are not stored: they are to be given again when it is loaded.
+
         Args:
             folder: Replaced as a whole.
             training_state: Also write what an exactly resumed run needs: optimizer, random generators, running episodes, counters.
@@ -237,7 +254,10 @@ class Agent(ABC):
             raise InvalidArgumentError(f"{type(self).__name__} was built by its class; build it with textgym.make_agent to save it")
         with replaced_folder(folder) as aside:
             self.policy.save_pretrained(aside)
-            description = {"agent": self.name, "n_tokens": self.n_tokens, "settings": {**self.settings, **self.resolved}}
+            given = {**self.settings, **self.resolved}
+            objects = [name for name, value in given.items() if not _is_plain(value)]
+            settings = {name: None if name in objects else value for name, value in given.items()}
+            description = {"agent": self.name, "n_tokens": self.n_tokens, "settings": settings, "objects": objects}
             (aside / AGENT_FILE).write_text(json.dumps(description, indent=2) + "\n")
             save_modules(aside, self.writing_modules)
             if training_state:
@@ -269,6 +289,15 @@ class Agent(ABC):
         self.env.mdp.load_state(state["env"])
         self.env._seeded = True
         self.env._reset_seeds()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold a value."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | None = None, tuned: bool = False, **settings: Any) -> Agent:
@@ -323,6 +352,11 @@ def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **chang
     if not (path / AGENT_FILE).is_file():
         raise InvalidArgumentError(f"{os.fspath(folder)!r} holds no {AGENT_FILE}; give a folder written by Agent.save")
     description = json.loads((path / AGENT_FILE).read_text())
+    for name in description.get("objects", []):
+        if name not in changes:
+            raise InvalidArgumentError(
+                f"the agent in {os.fspath(folder)!r} was made with a Python object as {name}: pass it again as {name}="
+            )
     settings = {**description["settings"], **changes}
     task_name = settings.pop("task")
     target: str | Task | None = task or task_name
@@ -344,14 +378,29 @@ def load_agent(folder: str | os.PathLike[str], task: Task | None = None, **chang
 
 
 def check_settings(name: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-    """Raise for a setting that neither the agent nor, if it passes settings on, the classes it is built on take."""
+    """Raise for a setting that neither the agent nor, if it passes settings on, the classes it is built on take, and for a value that none has.
+
+    Args:
+        name: The agent's, for the error.
+        factory: As for `agent_settings`.
+        settings: Are checked by name, type (the annotation of the parameter) and bounds (`Agent.bounds`).
+    """
     _check_not_refused(factory, settings)
-    known = agent_settings(factory)
-    for setting in settings:
-        if setting not in known and setting not in _refused(factory):
-            near = get_close_matches(setting, known, n=1)
+    parameters, bounds = _parameters(factory), _declared(factory, "bounds")
+    for setting, value in settings.items():
+        if setting in _refused(factory):
+            continue
+        if setting not in parameters:
+            near = get_close_matches(setting, parameters, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InvalidArgumentError(f"agent {name!r} has no setting {setting!r}: {hint}settings: {', '.join(known)}")
+            raise InvalidArgumentError(f"agent {name!r} has no setting {setting!r}: {hint}settings: {', '.join(parameters)}")
+        annotation = parameters[setting].annotation
+        if not fits(value, annotation):
+            raise InvalidArgumentError(f"agent {name!r}: {setting} must be {in_words(annotation)}, got {value!r}")
+        least, greatest = bounds.get(setting, (-inf, inf))
+        if fits(value, float) and not least <= value <= greatest:
+            span = f"at least {least:g}" if greatest == inf else f"from {least:g} to {greatest:g}"
+            raise InvalidArgumentError(f"agent {name!r}: {setting} must be {span}, got {value!r}")
 
 
 def _refused(factory: Callable[..., Any]) -> Mapping[str, str]:
@@ -372,18 +421,39 @@ def agent_settings(factory: Callable[..., Any]) -> dict[str, Any]:
     Args:
         factory: The agent's class, whose base classes are asked as long as settings are passed on, or a function.
     """
-    classes: tuple[Any, ...] = factory.__mro__ if inspect.isclass(factory) else (factory, *Agent.__mro__)
-    found: dict[str, Any] = {}
-    for owner in classes:
+    return {name: parameter.default for name, parameter in _parameters(factory).items()}
+
+
+def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters behind `agent_settings`; an annotation that cannot be resolved is `Any`."""
+    found: dict[str, inspect.Parameter] = {}
+    for owner in _owners(factory):
         if inspect.isclass(owner) and "__init__" not in vars(owner):
             continue
+        try:
+            hints = get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
+        except (NameError, TypeError, AttributeError):  # of a module that imports a name for type checkers alone
+            hints = {}
         parameters = list(inspect.signature(owner).parameters.values())[1:]  # without the task
         named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
         # what a base class wants without a default is its subclasses' business
-        found |= {p.name: p.default for p in named if p.name not in found and p.default is not p.empty}
+        found |= {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in named if p.name not in found and p.default is not p.empty}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return {name: default for name, default in found.items() if name not in _refused(factory)}
+    return {name: parameter for name, parameter in found.items() if name not in _refused(factory)}
+
+
+def _owners(factory: Callable[..., Any]) -> tuple[Any, ...]:
+    """Return whose arguments and declarations make up an agent: its classes, or the function and `Agent`."""
+    return factory.__mro__ if inspect.isclass(factory) else (factory, *Agent.__mro__)
+
+
+def _declared(factory: Callable[..., Any], attribute: str) -> dict[str, Any]:
+    """Return what an agent's classes, or a function that makes agents, declare in a mapping of settings; the nearest wins."""
+    found: dict[str, Any] = {}
+    for owner in reversed(_owners(factory)):
+        found |= vars(owner).get(attribute, {})
+    return found
 
 
 def agent_search_space(factory: Callable[..., Any]) -> dict[str, Range | Choice]:
@@ -392,9 +462,6 @@ def agent_search_space(factory: Callable[..., Any]) -> dict[str, Range | Choice]
     Args:
         factory: The agent's class, or a function (with an attribute `search_space` of its own if it likes).
     """
-    classes: tuple[Any, ...] = factory.__mro__ if inspect.isclass(factory) else (factory, *Agent.__mro__)
-    declared: dict[str, Range | Choice | None] = {}
-    for owner in reversed(classes):
-        declared |= vars(owner).get("search_space", {})
+    declared: dict[str, Range | Choice | None] = _declared(factory, "search_space")
     known = agent_settings(factory)
     return {name: values for name, values in declared.items() if values is not None and name in known}

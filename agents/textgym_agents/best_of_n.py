@@ -26,13 +26,11 @@ class BestOfNAgent(ControlAgent):
         **settings: Those of `textgym.agent.Agent`.
     """
 
-    writes_with_reward = True
-
     def __init__(self, task: str | Task, n: int = 8, **settings: Any) -> None:
         if n < 1:
             raise InvalidArgumentError(f"n must be at least 1, got {n}")
         super().__init__(task, **settings)
-        self.n = n
+        self.n = self.scored_per_text = n
 
     def write(self, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None) -> list[GeneratedText]:
         """Write n texts per prompt and return each prompt's best; without `rng` the most probable text."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from textgym.agent import Bounds
 from textgym.errors import InvalidArgumentError
 from textgym.imitation.expert_texts import expert_tokens
 from textgym.imitation.learner import DiscriminatorLearner, DiscriminatorSettings
@@ -57,6 +59,7 @@ class GAILAgent(EpochAgent):
         **settings: Those of `textgym.learning.epoch_agent.EpochAgent`, `textgym.learning.text_agent.TextAgent` and `textgym.agent.Agent`.
     """
 
+    bounds: ClassVar[Bounds] = {"gamma": (0, 1), "gae_lambda": (0, 1), "vf_coef": (0, inf)}
     search_space: ClassVar[SearchSpace] = {
         "share": Range(0.05, 1.0, log=True),
         "form": Choice(FORMS),

@@ -1,12 +1,14 @@
 """REINFORCE: Monte-Carlo policy gradient with a moving-average, leave-one-out (RLOO) or learned baseline."""
 
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from textgym.agent import Bounds
 from textgym.errors import InvalidArgumentError
 from textgym.learning.micro_batches import micro_batches
 from textgym.learning.returns import leave_one_out, returns_to_go, whitened
@@ -38,6 +40,8 @@ class ReinforceAgent(TextAgent):
     """
 
     search_space: ClassVar[SearchSpace] = {"baseline": Choice(BASELINES), "group_size": Choice((2, 4, 8))}
+
+    bounds: ClassVar[Bounds] = {"vf_coef": (0, inf)}
 
     def __init__(
         self,

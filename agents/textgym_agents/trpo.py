@@ -1,10 +1,12 @@
 """Trust region policy optimisation: sb3-contrib's TRPO with its gradients taken in one backward pass."""
 
+from math import inf
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from textgym.agent import Bounds
 from textgym.errors import MissingExtraError
 from textgym.learning.sb3_agent import SB3Agent
 from textgym.search_space import Range, SearchSpace
@@ -30,6 +32,12 @@ class TRPOAgent(SB3Agent):
         "learning_rate": Range(3e-4, 1e-2, log=True),  # of the value head alone
         "target_kl": Range(0.005, 0.08, log=True),
         "n_critic_updates": Range(1, 4),
+    }
+
+    bounds: ClassVar[Bounds] = {
+        **dict.fromkeys(("cg_max_steps", "line_search_max_iter", "n_critic_updates"), (1, inf)),
+        **dict.fromkeys(("cg_damping", "target_kl"), (0, inf)),
+        "line_search_shrinking_factor": (0, 1),
     }
 
     def __init__(

@@ -94,6 +94,31 @@ def test_offline_agents_generate_nothing_and_ask_no_reward():
         assert agent.costs.tokens_trained >= agent.n_tokens >= 32
 
 
+def test_the_reward_is_asked_about_the_texts_that_are_kept_and_that_is_counted():
+    asked = []
+
+    def reward(episodes):
+        asked.extend(e.continuation for e in episodes)
+        return [float(len(e.continuation)) for e in episodes]
+
+    agent = textgym.make_agent("bc", "ReviewContinuation", reward=reward, device="cpu", n_envs=8, share=0.25)
+    n_references = sum(len(p.references) for p in agent.env.mdp.prompt_set.prompts)
+    assert 0 < agent.costs.texts_scored == len(asked) < n_references / 2, "most references have words that the bundled model cannot write"
+    assert agent.costs.tokens_generated == 0
+    assert len(agent.texts) >= len(asked) / 4
+
+
+def test_best_of_n_says_what_it_asks_for_each_text():
+    agent = textgym.make_agent("best-of-n", "CopyToken", device="cpu", n=3)
+    assert agent.scored_per_text == 3
+    before = agent.costs
+    mdp = environment()
+    agent.write(mdp, range(4), np.random.default_rng(0))
+    assert mdp.n_scored == 4 * agent.scored_per_text
+    assert agent.costs == before, "writing is no cost of learning"
+    assert textgym.make_agent("ppo", "CopyToken", device="cpu").scored_per_text == 0
+
+
 def test_bad_data_is_one_line(tmp_path):
     def says(message, data, task="CopyToken", of=given_texts):
         with pytest.raises(textgym.InvalidArgumentError, match=message):

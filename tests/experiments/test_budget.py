@@ -88,6 +88,16 @@ def test_an_agent_that_never_spends_the_budget_is_an_error(tmp_path, monkeypatch
         train(config("reinforce", "texts-scored=100", evaluations=0, checkpoints=0), tmp_path / "run")
 
 
+def test_an_agent_that_spends_the_budget_before_it_learns_does_not_learn_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "PATIENCE", 3)
+    few = TrainConfig(
+        "CopyToken", "bc", 100, 0, {"device": "cpu"}, 0, test_prompts=0, checkpoints=0, tensorboard=False, budget="texts-scored=1000"
+    )
+    message = r"agent 'bc' spends no texts scored in learning \(64 before it began\): give it another budget"
+    with pytest.raises(textgym.InvalidArgumentError, match=message):
+        train(few, tmp_path / "run")
+
+
 def test_linear_schedule_follows_the_budget(tmp_path):
     agent = textgym.make_agent("reinforce", "CopyToken", n_envs=8, device="cpu", lr_schedule="linear")
     assert agent.progress == 0

@@ -106,6 +106,13 @@ FAULTS = {
     "stale-texts": ("negative-kl", "stale-texts", "ReviewContinuation", 800, {**SHORT, **FAST, "kl_coef": 0.0}),
     "no-kl-fast": ("entropy-collapse", "grpo", "ReviewContinuation", 1500, {**SHORT, "kl_coef": 0.0, "learning_rate": 1e-2}),
     "millions": ("value-loss-explosion", "ppo", "CopyToken", 3000, {"reward": "1000000*copied"}),
+    "one-step-targets": (
+        "runaway-values",
+        "sac",
+        "ReviewContinuation",
+        600,
+        {**SHORT, "path_lambda": 0.0, "tau": 1.0, "learning_rate": 3e-2},
+    ),
     "heavy-term": ("dominating-term", "reinforce", "TokenChain", 200, {"reward": {"chain": 1.0, "length": 100.0}}),
     "length-bonus": ("length-drift", "reinforce", "ReviewContinuation", 4000, LENGTH),
     "one-answer": ("identical-outputs", "reinforce", "CopyToken", 3000, {**FAST, "reward": "regex(pattern=' a')"}),
@@ -250,8 +257,33 @@ def test_what_is_no_run_is_one_line(tmp_path):
         read_run(tmp_path)
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text('{"task"')
-    with pytest.raises(RunDirectoryError, match="cannot be read"):
+    with pytest.raises(RunDirectoryError, match=r"config\.json cannot be read"):
         read_run(tmp_path / "half")
+    (tmp_path / "search" / "trials" / "0000" / "seed-0").mkdir(parents=True)
+    (tmp_path / "search" / "config.json").write_text('{"task": "CopyToken", "agent": "ppo", "settings": {}, "trials": 6}')
+    with pytest.raises(RunDirectoryError, match="holds a search for settings: name one of its runs: trials/0000/seed-0"):
+        read_run(tmp_path / "search")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("metrics.csv", "tokens,train/loss\n10,0.5\n2\0", r"metrics\.csv (is damaged in line 3|cannot be read)"),
+        ("metrics.csv", "tokens,train/loss\n10,0.5\nxx,0.5\n", r"metrics\.csv is damaged in line 3: ValueError: .*'xx'"),
+        ("metrics.csv", "tokens,train/loss\n10,half\n", r"metrics\.csv is damaged in line 2: .*'half'"),
+        ("metrics.csv", "tokens,train/loss\n10,1,2\n", r"metrics\.csv is damaged in line 2"),
+        ("metrics.csv", "loss\n10\n", r"metrics\.csv is damaged in line 2: KeyError: 'tokens'"),
+        ("failure.json", '["nothing"]', r"failure\.json is damaged: it should hold a JSON object"),
+        ("evaluations.json", '{"reward": 1}', r"evaluations\.json is damaged: it should hold a JSON array"),
+        ("evaluations.json", "[{", r"evaluations\.json cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_named(name, text, message, tmp_path):
+    (tmp_path / "config.json").write_text('{"task": "CopyToken", "agent": "ppo", "settings": {}}')
+    assert diagnose(read_run(tmp_path)) == []
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RunDirectoryError, match=message):
+        read_run(tmp_path)
 
 
 def test_a_run_without_metrics_has_no_findings(tmp_path):
@@ -266,6 +298,22 @@ def test_rules_bear_missing_and_broken_metrics():
     assert diagnose(RunRecord("ppo", {}, [{"tokens": "10"}, {"tokens": "20", "rollout/kl": ""}], [])) == []
     (found,) = diagnose(RunRecord("ppo", {}, [{"tokens": "10", "train/loss": "0.5"}, {"tokens": "20", "train/loss": "nan"}], []))
     assert (found.name, found.tokens) == ("stopped", 20)
+
+
+def test_values_are_measured_by_the_rewards_where_there_are_any():
+    def run(reward, scale, points=()):
+        rows = [{"tokens": str(i), "train/target_mean": str(scale), "train/q_loss": str(scale**2)} for i in (10, 20, 30)]
+        if reward is not None:
+            rows = [{**row, "rollout/ep_rew_mean": str(reward), "rollout/ep_rew_std": str(reward / 3)} for row in rows]
+        return [f.name for f in diagnose(RunRecord("ilql", {}, rows, points))]
+
+    assert run(1e6, 1e6) == run(0.5, 0.5) == []
+    assert run(0.5, 1e3) == ["runaway-values"]
+    assert run(None, 20.0, [{"tokens": 0, "reward": -7.0}]) == [], "an agent that reads"
+    grown = [{"tokens": str(i), "train/target_mean": "1.0", "train/v_loss": str(v)} for i, v in ((10, 1.0), (20, 50.0), (30, 3e5))]
+    (found,) = diagnose(RunRecord("ilql", {}, grown, []))
+    assert (found.name, found.tokens) == ("runaway-values", 30)
+    assert "√v_loss reaches 548" in found.seen
 
 
 @pytest.mark.parametrize("n", range(1, 8))

@@ -22,7 +22,9 @@ from textgym.experiments.tune import TuneConfig, TunedSettings, search_space_of,
 from textgym.experiments.tune_report import write_report
 from textgym.learning.text_agent import TextAgent
 from textgym.plugin_manager import Provenance, installed_plugins
+from textgym.rewards.served import Served
 from textgym.search_space import Choice, Range
+from textgym.tasks import make_task
 from textgym.tuned_settings import TunedSettingsFile, tuned_settings_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,7 +177,39 @@ def test_only_validation_prompts_are_looked_at_and_seeds_are_averaged(tmp_path, 
 def test_a_policy_too_far_from_its_start_does_not_count(tmp_path):
     settings = {"n_envs": 8, "max_new_tokens": 6, "device": "cpu", "learning_rate": 2e-3}
     config = TuneConfig("ReviewContinuation", "reinforce", 1, 300, settings=settings, max_kl=0.01, points=1, validation_prompts=8)
-    with pytest.raises(InvalidArgumentError, match=r"none of 1 trials kept its KL below 0.01"):
+    message = r"none of 1 trials came to its end with a reward; the first one: KL .* is above 0.01: raise max_kl"
+    with pytest.raises(InvalidArgumentError, match=message):
+        tune(config, tmp_path / "t")
+
+
+@pytest.fixture
+def scores_no_validation_prompt():
+    """The name of a reward that gives up every text of ReviewContinuation's validation split."""
+    prompts = {p.text for p in make_task("ReviewContinuation").split("validation")}
+
+    def score(episodes):
+        if any(e.prompt in prompts for e in episodes):
+            raise OSError("busy")
+        return [1.0 for _ in episodes]
+
+    class Plugin:
+        @textgym.hookimpl
+        def register_rewards(self, register):
+            register("busy", lambda: Served(score, retries=0, on_failure="drop"))
+
+    rewards = installed_plugins()._names["reward"]
+    before = dict(rewards)
+    installed_plugins().register(Plugin())
+    yield "busy"
+    rewards.clear()
+    rewards.update(before)
+
+
+def test_a_search_whose_reward_gives_up_comes_to_an_end(scores_no_validation_prompt, tmp_path):
+    settings = {"reward": scores_no_validation_prompt, "n_envs": 4, "max_new_tokens": 2, "device": "cpu"}
+    config = TuneConfig("ReviewContinuation", "reinforce", 2, 8, settings=settings, points=1, validation_prompts=2)
+    message = "none of 2 trials came to its end with a reward; the first one: the validation reward is nan: it scored none of the texts$"
+    with pytest.raises(InvalidArgumentError, match=message):
         tune(config, tmp_path / "t")
 
 

@@ -92,11 +92,12 @@ def table(comparison: Any) -> str:
 
 def costs(comparison: Any) -> str:
     """Return what learning cost, on average over the seeds, as a text table."""
-    lines = [["cost of learning", "tokens generated", "trained on", "texts scored", "seconds", "peak MiB", "tokens/s"]]
+    lines = [["cost of learning", "tokens generated", "trained on", "texts scored", "per text written", "seconds", "peak MiB", "tokens/s"]]
     for row in comparison.rows:
         f = row.figures
         speed = f"{f['tokens_per_second']:.0f}" if "tokens_per_second" in f and row.agent != "base" else ""
         counts = [f"{f[name]:,.0f}" for name in ("tokens_generated", "tokens_trained", "texts_scored")]
+        counts.append(f"{f.get('scored_per_text', 0):.0f}")
         lines.append([row.agent, *counts, f"{f['seconds']:.1f}", f"{f['peak_memory']:.0f}", speed])
     return aligned(lines)
 

@@ -12,7 +12,7 @@ UNITS = {
     "texts-scored": "texts scored",
     "seconds": "seconds of learning",
 }
-PATIENCE = 200  # iterations that may spend nothing: a replay is filled before the first gradient
+PATIENCE = 200  # iterations in a row that may spend nothing: a replay is filled before the first gradient
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from textgym.tasks import find_task_name, make_task
 from textgym.tuned_settings import find_tuned_settings
 
 CONTROL = "base"
-COSTS = ("tokens_generated", "tokens_trained", "texts_scored", "seconds", "peak_memory", "tokens_per_second")
+COSTS = ("tokens_generated", "tokens_trained", "texts_scored", "scored_per_text", "seconds", "peak_memory", "tokens_per_second")
 LABEL_FIGURES = ("accuracy", "precision", "recall", "f1", "majority")
 FIGURES = ("reward", "gold", *LABEL_FIGURES, "kl", "perplexity", "distinct_1", "distinct_2", "length", "stopped", *COSTS)
 

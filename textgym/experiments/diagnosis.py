@@ -15,7 +15,9 @@ KL_MARGIN = 1e-3  # nats: nothing to speak of
 ENTROPY_LEFT = 0.15  # of the entropy at the start; healthy runs of a few nats per token of KL keep more than a third
 FAR = 0.5  # nats per token: farther from the starting model than a default run goes
 VALUE_SHARE = 10.0  # vf_coef · value loss; the policy's term is of order 1 (advantages are normalised), and both share one clipped gradient
+VALUE_LOSSES = ("critic_loss", "q_loss", "v_loss")  # mean squares, of agents that log them apart
 VALUE_GROWTH = 50.0  # times the start
+VALUE_RANGE = 10.0  # times the rewards' size: a KL penalty adds a few units to what values are to be, but no tenfold
 TERM_SHARE = 0.95  # of the weighted standard deviations: the others together are a twentieth
 LONGER, SHORTER = 1.5, 0.5  # times the length in the first two iterations; eight standard errors with 32 texts each, three with 4
 SAME_TEXT, SAME_LABEL = 0.8, 0.98  # of the texts that are one and the same; labels repeat by nature
@@ -155,6 +157,37 @@ def value_loss_explosion(run: RunRecord) -> Finding | None:
     )
 
 
+def runaway_values(run: RunRecord) -> Finding | None:
+    """The values that an agent bootstraps from are far greater than any reward there is, or are missed by as much."""
+    targets = run.curve("train/target_mean").finite
+    if not len(targets):
+        return None
+    losses = {name: curve for name in VALUE_LOSSES if len(curve := run.curve(f"train/{name}").finite)}
+    losses = losses or {"loss": run.curve("train/loss").finite}
+    curves = {"target_mean": Curve(targets.tokens, np.abs(targets.values))}
+    curves |= {f"√{name}": Curve(curve.tokens, np.sqrt(np.abs(curve.values))) for name, curve in losses.items() if len(curve)}
+    mean, spread = run.curve("rollout/ep_rew_mean").finite, run.curve("rollout/ep_rew_std").finite
+    if len(mean) and len(spread):
+        size = float(np.abs(mean.values).max() + 3 * spread.values.max())
+    else:  # an agent that reads: its texts' rewards are not in the metrics, but what it began with is
+        size = max(*(abs(float(p["reward"])) for p in run.evaluations), *(float(np.median(c.first_third)) for c in curves.values()), 0.0)
+    limit = VALUE_RANGE * max(size, 1.0)
+    worst = max(curves, key=lambda name: float(curves[name].last_third.max()))
+    last = float(curves[worst].last_third.max())
+    if last <= limit:
+        return None
+    where = int(curves[worst].tokens[np.flatnonzero(curves[worst].values > limit)[0]])
+    return Finding(
+        "runaway-values",
+        where,
+        f"{worst} reaches {last:.3g}, where rewards are of the size {size:.3g}",
+        "values that are learnt from values: a learning rate that is too high, a target network that follows too fast, or targets of one step "
+        "without an end in sight",
+        f"lower learning_rate (now {run.setting('learning_rate')}), value_lr_scale (now {run.setting('value_lr_scale')}) or tau (now "
+        f"{run.setting('tau')}); raise path_lambda (now {run.setting('path_lambda')}) towards 1",
+    )
+
+
 def dominating_term(run: RunRecord) -> Finding | None:
     """Of several reward terms, one alone decides what is learnt."""
     for name in run.names("rollout/", "_share"):
@@ -274,6 +307,7 @@ RULES: tuple[Callable[[RunRecord], Finding | None], ...] = (
     negative_kl,
     entropy_collapse,
     value_loss_explosion,
+    runaway_values,
     dominating_term,
     length_drift,
     identical_outputs,

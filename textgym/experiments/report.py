@@ -24,7 +24,8 @@ def write_report(comparison: Comparison, path: Path) -> None:
         f"<h1>{html.escape(config.task)}: {html.escape(', '.join(a for a in comparison.results if a != CONTROL))}</h1>",
         f"<p>{config.seeds} seeds, {config.spending} each, judged on {config.test_prompts} held-out prompts that no agent learnt from, "
         "with the same random numbers for all.</p>",
-        "<h2>Who is better?</h2><ul>",
+        f"<h2>Who is better?</h2><p class='note'>{len(comparison.pairs)} pairs are compared, each with a 95 % interval of its own: between agents that "
+        "are equal, one pair in twenty may still be called different.</p><ul>",
         *(
             f"<li><b>{html.escape(p.verdict if p.difference.excludes_zero else f'{p.first} and {p.second}: not distinguishable')}</b> "
             f"(difference {p.difference}; a text of {html.escape(p.first)} beats one of {html.escape(p.second)} with probability "
@@ -38,7 +39,7 @@ def write_report(comparison: Comparison, path: Path) -> None:
         "</div><p class='note'>Reward"
         + (" and gold" if gold else "")
         + ": interquartile mean over seeds and prompts with its 95 % bootstrap "
-        "interval (whole seeds and whole prompts resampled). Gain: mean difference to the untrained language model. KL: nats per token from "
+        "interval (whole seeds and whole prompts resampled, the seeds' part widened by Student's t). Gain: mean difference to the untrained language model. KL: nats per token from "
         "the language model the agents started from; compare agents at equal KL. Perplexity is under that model."
         + (
             " Gold is an independent score that no agent saw: where the reward rises and it does not, the reward is being gamed."
@@ -49,8 +50,9 @@ def write_report(comparison: Comparison, path: Path) -> None:
         *(_labels(comparison) if any(row.accuracy is not None for row in comparison.rows) else []),
         "<h2>What learning cost</h2><div class='wide'>",
         _costs(comparison),
-        "</div><p class='note'>Means of the seeds. Seconds are those of learning, evaluations left out; memory is the process's peak (on CUDA, the "
-        "device's).</p>",
+        "</div><p class='note'>Means of the seeds. Texts scored are those of learning, given texts included; scored per text is what the agent asks "
+        "the reward for each text that it writes afterwards. Seconds are those of learning, evaluations left out; memory is the process's peak "
+        "(on CUDA, the device's).</p>",
         "<h2>Learning curves</h2>",
         image(_curves(comparison, gold), "Reward and independent score on validation prompts against the budget"),
         f"<p class='note'>Validation prompts; line: mean of the seeds{', band: their range' * (len(comparison.results) <= MAX_BANDS)}.</p>",
@@ -119,10 +121,25 @@ def _labels(comparison: Comparison) -> list[str]:
 
 
 def _costs(comparison: Comparison) -> str:
-    lines = [_line(["agent", "tokens generated", "tokens trained on", "texts scored", "seconds", "peak memory, MiB", "tokens/s"], "th")]
+    lines = [
+        _line(
+            [
+                "agent",
+                "tokens generated",
+                "tokens trained on",
+                "texts scored",
+                "scored per text",
+                "seconds",
+                "peak memory, MiB",
+                "tokens/s",
+            ],
+            "th",
+        )
+    ]
     for row in comparison.rows:
         f = row.figures
         counts = [f"{f[name]:,.0f}" for name in ("tokens_generated", "tokens_trained", "texts_scored")]
+        counts.append(f"{f.get('scored_per_text', 0):.0f}")
         speed = "" if row.agent == CONTROL or "tokens_per_second" not in f else f"{f['tokens_per_second']:.0f}"
         lines.append(_line([row.agent, *counts, f"{f['seconds']:.1f}", f"{f['peak_memory']:.0f}", speed]))
     return "<table>" + "".join(lines) + "</table>"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.agent import agent_settings
-from textgym.errors import RunDirectoryError, TextgymError
+from textgym.errors import RunDirectoryError, TextgymError, one_line
 from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, METRICS_FILE, RESULT_FILE, read_json
 from textgym.plugin_manager import installed_plugins
 from textgym.tasks import Task, make_task
@@ -93,32 +93,63 @@ class RunRecord:
 
 
 def read_run(path: str | os.PathLike[str]) -> RunRecord:
-    """Read the directory of a training run, finished or not."""
+    """Read the directory of a training run, finished or not.
+
+    Raises:
+        RunDirectoryError: It is none, or one of its files is damaged; the message names the file.
+    """
     folder = Path(path)
     if (folder / "runs").is_dir():
         runs = ", ".join(sorted(f.name for f in (folder / "runs").iterdir() if f.is_dir())[:6])
         raise RunDirectoryError(f"{folder} holds a comparison: name one of its runs in {folder / 'runs'}: {runs}")
     config = read_json(folder / CONFIG_FILE)
-    if not isinstance(config, dict) or not {"task", "agent", "settings"} <= set(config) or "trials" in config:
+    if isinstance(config, dict) and "trials" in config:
+        runs = ", ".join(sorted(str(f.relative_to(folder)) for f in folder.glob("trials/*/seed-*"))[:6])
+        raise RunDirectoryError(f"{folder} holds a search for settings: name one of its runs: {runs or 'none has begun'}")
+    if not isinstance(config, dict) or not {"task", "agent", "settings"} <= set(config):
         raise RunDirectoryError(f"{folder} is no directory of a training run: it has no {CONFIG_FILE} that names task, agent and settings")
-    rows: list[dict[str, str]] = []
-    if (folder / METRICS_FILE).is_file():
-        with open(folder / METRICS_FILE, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+    rows = _read_metrics(folder / METRICS_FILE)
+    failure = _read(folder / FAILURE_FILE, dict) or {}
+    evaluations = _read(folder / EVALUATIONS_FILE, list) or []
     task, defaults = None, dict[str, Any]()
     try:  # of plugins that may not be installed here
         task = make_task(config["task"], **config.get("task_options", {}))
         defaults = agent_settings(installed_plugins().find("agent", config["agent"]).factory)
     except TextgymError:
         pass
-    failure = read_json(folder / FAILURE_FILE) or {}
     return RunRecord(
         config["agent"],
         config["settings"],
         rows,
-        read_json(folder / EVALUATIONS_FILE) or [],
+        evaluations,
         task,
         defaults,
-        failure.get("error", ""),
+        str(failure.get("error", "")),
         (folder / RESULT_FILE).is_file(),
     )
+
+
+def _read(file: Path, kind: type) -> Any:
+    """Return what a JSON file holds, None if it is not there; anything but a `kind` raises."""
+    found = read_json(file)
+    if found is not None and not isinstance(found, kind):
+        raise RunDirectoryError(f"{file} is damaged: it should hold a JSON {'object' if kind is dict else 'array'}, got {str(found)!r:.60}")
+    return found
+
+
+def _read_metrics(file: Path) -> list[dict[str, str]]:
+    """Return the rows of metrics.csv, whose values are numbers or empty; none if there is no such file."""
+    if not file.is_file():
+        return []
+    try:
+        with open(file, encoding="utf-8", newline="") as opened:
+            rows = list(csv.DictReader(opened, restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunDirectoryError(f"{file} cannot be read: {error}") from None
+    for number, row in enumerate(rows, 2):  # the header is line 1
+        try:
+            int(row["tokens"])
+            _ = [float(value) for value in row.values() if value]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunDirectoryError(f"{file} is damaged in line {number}: {one_line(error)}") from None
+    return rows

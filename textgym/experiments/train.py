@@ -151,7 +151,9 @@ def _run(
         outputs.append(TensorBoardOutputFormat(str(directory.path / "tensorboard")))
     agent.set_logger(Logger(str(directory.path), outputs))
     curve = [p for p in directory.read_json(EVALUATIONS_FILE) or [] if p["tokens"] <= agent.n_tokens]
-    budget, started, iterations = config.spending, time.monotonic(), 0
+    budget, started = config.spending, time.monotonic()
+    before = budget.spent(agent)
+    last_spent, idle = before, 0  # and iterations since it grew
     n_checkpoints = _reached(budget.spent(agent), config.checkpoints, budget.amount)
     reset_peak(agent.device)
 
@@ -162,10 +164,10 @@ def _run(
         on_evaluation(curve[-1])
 
     def after_iteration(_: Agent) -> None:
-        nonlocal started, iterations, n_checkpoints
+        nonlocal started, last_spent, idle, n_checkpoints
         agent.learning_seconds += time.monotonic() - started
-        iterations += 1
         spent = budget.spent(agent)
+        last_spent, idle = spent, idle + 1 if spent <= last_spent else 0
         progress(int(spent), math.ceil(budget.amount))
         if _reached(spent, config.evaluations, budget.amount) > len(curve) - config.first_point:
             measure()
@@ -176,8 +178,9 @@ def _run(
         if budget.kind != "tokens":  # of which the agent itself keeps the count
             if spent >= budget.amount:
                 raise BudgetSpentError
-            if not spent and iterations >= PATIENCE:
-                raise InvalidArgumentError(f"agent {config.agent!r} spends no {budget.unit}: give it another budget")
+            if idle >= PATIENCE:
+                already = f" in learning ({before:,.12g} before it began)" if before else ""
+                raise InvalidArgumentError(f"agent {config.agent!r} spends no {budget.unit}{already}: give it another budget")
         started = time.monotonic()
 
     if config.evaluations and config.first_point and not curve:
@@ -204,6 +207,7 @@ def _run(
         **asdict(agent.costs),
         "seconds": agent.learning_seconds,
         "peak_memory": peak,
+        "scored_per_text": agent.scored_per_text,
         "tokens_per_second": agent.n_tokens / agent.learning_seconds if agent.learning_seconds else None,
     }
     if config.test_prompts:

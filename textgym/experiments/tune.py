@@ -210,8 +210,9 @@ def tune(config: TuneConfig, out: str | os.PathLike[str], progress: Progress = l
         records = [_record(t) for t in study.get_trials()]
         complete = [r for r in records if r.state == "complete"]
         if not complete:
+            advice = "" if any(not r.note.startswith("KL") for r in records) else ": raise max_kl, or fix kl_coef higher"
             raise InvalidArgumentError(
-                f"none of {config.trials} trials kept its KL below {config.max_kl:g}: raise max_kl, or fix kl_coef higher"
+                f"none of {config.trials} trials came to its end with a reward; the first one: {records[0].note}{advice}"
             )
         best = max(complete, key=lambda r: r.reward or 0.0)
         confirmed = _confirm(config, _defaults(config, space), best, path, progress) if config.confirm_seeds else None
@@ -299,6 +300,8 @@ def _judge(trial: "Trial", max_kl: float, reward: float, kl: float, step: int) -
     """Report a point of the curve, the mean with the ends of the seeds before, and end the trial if it is too far away or too bad."""
     if np.isfinite(kl):
         trial.set_user_attr("kl", kl)
+    if not np.isfinite(reward):  # the reward gave up every text; such a figure can be neither compared nor stored
+        raise _TrialEndedError(f"the validation reward is {reward}: it scored none of the texts")
     trial.report(reward, step)
     if kl > max_kl:
         raise _TrialEndedError(f"KL {kl:.2f} is above {max_kl:g}")

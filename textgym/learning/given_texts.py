@@ -23,7 +23,7 @@ Pair = tuple[GeneratedText, GeneratedText]
 
 
 def side_environment(mdp: TokenMDP, split: str | None = None, n_rows: int = ROWS) -> TokenMDP:
-    """Return another environment like `mdp`, whose steps and scores are not counted among the costs of learning."""
+    """Return another environment like `mdp`, whose steps nobody wrote: they are not counted among the costs of learning."""
     return TokenMDP(mdp.task, mdp.vocabulary, mdp.reward, n_rows, split or mdp.split, mdp.max_new_tokens, drop_failed=True)
 
 
@@ -31,7 +31,7 @@ def given_texts(mdp: TokenMDP, data: str | os.PathLike[str] = REFERENCES) -> lis
     """Return the texts of a data set, taken through the environment: their tokens, their rewards; log-probabilities are nan.
 
     The rating of a text is its reward, unless its metadata name another `reward` than that of `mdp`; then, and where there is no rating, it
-    is scored. Texts of other splits than that of `mdp` are left out, and so are those that the reward gave up (nan), and those with a token
+    is scored, which counts among the costs of learning (`mdp.n_scored`). Texts of other splits than that of `mdp` are left out, and so are those that the reward gave up (nan), and those with a token
     that the task does not allow. Texts longer than the budget are cut there, shorter ones end with EOS; the end token's own text ends a
     text too, so that an empty one can be given. Of several prompts of the task with one text each takes its turn.
 
@@ -90,7 +90,7 @@ def given_pairs(mdp: TokenMDP, data: str | os.PathLike[str]) -> list[Pair]:
 
 
 def reference_texts(mdp: TokenMDP, split: str | None = None) -> list[GeneratedText]:
-    """Return every reference of every prompt, taken through the environment as `given_texts` are.
+    """Return every reference of every prompt, taken through the environment, and scored, as `given_texts` are.
 
     Args:
         mdp: Says the task, the vocabulary and the reward.
@@ -106,7 +106,9 @@ def reference_texts(mdp: TokenMDP, split: str | None = None) -> list[GeneratedTe
         raise InvalidArgumentError(
             f"task {side.task.name!r} has no references in its split {side.split!r}: an agent that learns from given texts needs some"
         )
-    return [t for t in _replayed(side, indices, continuations) if t is not None]
+    found = _replayed(side, indices, continuations)
+    mdp.n_scored += side.n_scored
+    return [t for t in found if t is not None]
 
 
 def best_share(texts: Sequence[GeneratedText], share: float) -> list[GeneratedText]:
@@ -185,7 +187,8 @@ def _texts(
         if not part:
             continue
         task = replace(mdp.task, prompts={"given": [prompts[k] for k in part]}, labels=())
-        reward = mdp.reward if scored and not is_rated else make_reward(_nothing)
+        asked = scored and not is_rated
+        reward = mdp.reward if asked else make_reward(_nothing)
         side = TokenMDP(task, mdp.vocabulary, reward, min(ROWS, len(part)), "given", mdp.max_new_tokens, drop_failed=True)
         for k, text in zip(part, _replayed(side, range(len(part)), [items[k].text for k in part]), strict=True):
             rating = ratings[k]
@@ -193,11 +196,15 @@ def _texts(
                 text.rewards[-1] = rating
                 text.info["reward_terms"] = {name: rating}
             kept[k] = text
+        mdp.n_scored += side.n_scored if asked else 0
     return kept
 
 
 def _replayed(side: TokenMDP, indices: Sequence[int], continuations: Sequence[str]) -> list[GeneratedText | None]:
-    """Return each text as the environment took it; None for one with tokens that it does not allow, or that the reward gave up."""
+    """Return each text as the environment took it; None for one with tokens that it does not allow, or that the reward gave up.
+
+    The reward is asked about the texts that are kept alone: which ones, is found out without it.
+    """
     (end,) = side.vocabulary.tokenizer.batch_decode([[min(side.vocabulary.eos_ids)]])
     ends = (end, *side.task.stop)
 
@@ -206,8 +213,13 @@ def _replayed(side: TokenMDP, indices: Sequence[int], continuations: Sequence[st
         rest = given[len(taken) :].lstrip()
         return given.startswith(taken) and (text.info["finish_reason"] == "length" or not rest or rest.startswith(ends))
 
-    texts = zip(replay(side, indices, continuations), continuations, strict=True)
-    return [t if whole(given, t) and np.isfinite(t.rewards).all() else None for t, given in texts]
+    unscored = TokenMDP(side.task, side.vocabulary, make_reward(_nothing), side.n_rows, side.split, side.max_new_tokens)
+    unscored_texts = zip(replay(unscored, indices, continuations), continuations, strict=True)
+    kept = [i for i, (text, given) in enumerate(unscored_texts) if whole(given, text)]
+    texts: list[GeneratedText | None] = [None] * len(continuations)
+    for i, text in zip(kept, replay(side, [indices[i] for i in kept], [continuations[i] for i in kept]), strict=True):
+        texts[i] = text if np.isfinite(text.rewards).all() else None
+    return texts
 
 
 def _nothing(episodes: Sequence[object]) -> list[float]:

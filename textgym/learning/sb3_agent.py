@@ -3,7 +3,8 @@
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from math import inf
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from textgym.agent import Agent, Costs
+from textgym.agent import Agent, Bounds, Costs
 from textgym.errors import DivergenceError
 from textgym.learning.first_pass import n_looked_at, sampling_difference
 from textgym.learning.optimisation import ADVICE
@@ -35,6 +36,12 @@ class SB3Agent(Agent):
         kl_target: Steer the coefficient, above 0 at the start, to this KL per token; None keeps it fixed.
         **settings: Those of `Agent`.
     """
+
+    bounds: ClassVar[Bounds] = {  # which stable-baselines3 does not check
+        **dict.fromkeys(("n_steps", "batch_size", "n_epochs"), (1, inf)),
+        **dict.fromkeys(("gamma", "gae_lambda"), (0, 1)),
+        **dict.fromkeys(("clip_range", "vf_coef", "max_grad_norm"), (0, inf)),
+    }
 
     def __init__(
         self,
