@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from textgym.errors import InvalidArgumentError
-from textgym.reward_modeling.data.bootstrap import bootstrapped, whole_scale
+from textgym.reward_modeling.data.bootstrap import bootstrapped, drawing_units, whole_scale
 from textgym.reward_modeling.data.judgements import JudgementSet
-from textgym.reward_modeling.data.splits import cluster_names
 from textgym.reward_modeling.fitting.fit import FitResult, FitSettings, Show, fit_reward_model, train_and_validation
 from textgym.reward_modeling.metrics import Metrics
 from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
@@ -76,7 +75,7 @@ def fit_reward_ensemble(
 
     Raises:
         UnknownNameError: No such scorer or loss.
-        InvalidArgumentError: The judgements or settings do not fit, or all members would be the same.
+        InvalidArgumentError: The judgements or settings do not fit, or all members would be the same (too few different texts to draw from).
     """
     ensemble, settings = ensemble or EnsembleSettings(), settings or FitSettings()
     if scorer_class(scorer).closed_form and not ensemble.bootstrap:
@@ -85,12 +84,12 @@ def fit_reward_ensemble(
         refuse_foreign(Path(out))
     train, validation = train_and_validation(judgements)
     scale = whole_scale(train)  # of all, so that every member has the same
-    names = cluster_names(train) if ensemble.bootstrap else []
+    units = drawing_units(train) if ensemble.bootstrap else []
     description = {"ensemble": asdict(ensemble)}
     fits: list[FitResult] = []
     for number in range(ensemble.members):
         seed = settings.seed + number
-        drawn = bootstrapped(train, np.random.default_rng([seed, number]), names) if ensemble.bootstrap else train
+        drawn = bootstrapped(train, np.random.default_rng([seed, number]), units) if ensemble.bootstrap else train
         fitted = fit_reward_model(
             replace(judgements, items=(*drawn.items, *validation.items), **scale),
             scorer=scorer,
