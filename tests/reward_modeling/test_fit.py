@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import textgym
 from textgym.cli.main import cli
 from textgym.reward_modeling.data.judgement_source import load_judgements, sample
-from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model, train_and_validation
 from textgym.reward_modeling.objectives import OBJECTIVES
 from textgym.reward_modeling.scorers import SCORERS
 
@@ -305,6 +305,17 @@ def test_without_a_split_a_tenth_validates(tmp_path):
     used = json.loads((tmp_path / "r" / "reward_model.json").read_text())["judgements"]
     assert used["train"] + used["validation"] == len(whole)
     assert 0.04 < used["validation"] / len(whole) < 0.2
+
+
+@pytest.mark.parametrize("n", [20, 200])
+def test_test_judgements_are_never_trained_on(n, ratings):
+    items = [replace(item, split="test" if i % 2 else "") for i, item in enumerate(ratings.items[:n])]
+    train, validation = train_and_validation(replace(ratings, items=tuple(items)))
+    used = {item.id for part in (train, validation) for item in part.items}
+    assert used == {item.id for item in items if not item.split}
+    assert min(len(train), len(validation)) >= 2
+    with pytest.raises(textgym.InvalidArgumentError, match="textgym reward data FILE --split"):
+        train_and_validation(replace(ratings, items=tuple(replace(item, split="test") for item in items)))
 
 
 # --- command line --------------------------------------------------------------------------------------------------------------------

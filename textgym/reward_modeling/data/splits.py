@@ -41,7 +41,7 @@ def assign_splits(
     if len(judgements) > 1 and len(shares) > 1 and len(set(names)) == 1:
         raise InvalidArgumentError(
             f"all {len(judgements)} judgements hang together by group or near-duplicate texts and cannot be split; "
-            "split ratings before converting them to pairs"
+            "split ratings before converting them to pairs, or fill in the field `split` yourself"
         )
     items = tuple(replace(item, split=_drawn(name, shares, seed)) for item, name in zip(judgements.items, names, strict=True))
     return replace(judgements, items=items)

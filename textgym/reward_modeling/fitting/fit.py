@@ -30,6 +30,9 @@ from textgym.reward_modeling.scorers.scorer import Scorer
 
 CHUNK = 32  # batches that are sorted by length together: little padding, and still a random order
 N_SCALE_TEXTS = 1000  # training texts on which the scale of a reward from pairs is set
+LEAST_OF_SPLIT = 2  # judgements that training and validation each need
+MOST_DRAWS = 50  # of splits by themselves, before it is the judgements' fault
+SPLITS = ("train", "validation", "test", "")
 N_LENGTH_TEXTS = 4000  # training texts on which a length's share is estimated
 
 Show = Callable[[int, int, str], None]
@@ -125,6 +128,7 @@ def fit_reward_model(
 
     Args:
         judgements: With training judgements, and validation ones; where no split was drawn, a tenth validates, as `assign_splits` draws it.
+            Test judgements are never used.
         out: Folder of the model. It is written whenever the validation figure improves, and every epoch's figures before they are
             reported, so an interrupted run keeps all that was shown. None keeps the model in memory.
         scorer: "tfidf", "compact", "embedding", "mlp", "lm-linear" or "transformer".
@@ -326,14 +330,26 @@ class _Run:
 
 
 def train_and_validation(judgements: "JudgementSet[Any]") -> "tuple[JudgementSet[Any], JudgementSet[Any]]":
-    """Return training and validation judgements; where no split was drawn, a tenth validates."""
+    """Return training and validation judgements; where no split was drawn, a tenth of those without one validates.
+
+    Test judgements are left out, whatever else there is. The first seed is taken by which both parts have what they need: of few judgements a
+    draw by name may leave one empty.
+    """
     train, validation = judgements.split("train"), judgements.split("validation")
-    if not len(train) and not len(validation):  # none was drawn
-        judgements = assign_splits(judgements, {"train": 0.9, "validation": 0.1})
-        train, validation = judgements.split("train"), judgements.split("validation")
+    unsplit = judgements.split("")
+    if not len(train) and not len(validation) and len(unsplit) >= 2 * LEAST_OF_SPLIT:  # none was drawn
+        for seed in range(MOST_DRAWS):
+            drawn = assign_splits(unsplit, {"train": 0.9, "validation": 0.1}, seed)
+            train, validation = drawn.split("train"), drawn.split("validation")
+            if min(len(train), len(validation)) >= LEAST_OF_SPLIT:
+                break
     for name, part in (("training", train), ("validation", validation)):
-        if len(part) < 2:
-            raise InvalidArgumentError(f"fitting needs at least 2 {name} judgements, there are {len(part)} of {len(judgements)}")
+        if len(part) < LEAST_OF_SPLIT:
+            counts = ", ".join(f"{sum(item.split == split for item in judgements.items)} {split or 'without a split'}" for split in SPLITS)
+            raise InvalidArgumentError(
+                f"fitting needs at least {LEAST_OF_SPLIT} {name} judgements, there are {len(part)} of {len(judgements)} ({counts}); draw splits "
+                "by: textgym reward data FILE --split 0.8,0.1,0.1 --convert split.jsonl, or collect more judgements"
+            )
     return train, validation
 
 
