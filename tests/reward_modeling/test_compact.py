@@ -162,3 +162,12 @@ def test_the_wide_part_judges_training_texts_as_if_it_had_not_seen_them(ratings)
     apart, fitted = (scorer._wide(entries, device).numpy()[:, 0] for entries in (prepared, seen))
     error = [np.mean((said - (worths[:, 0] - worths.mean()) / worths.std()) ** 2) for said in (apart, fitted)]
     assert error[1] < error[0] < 0.8
+
+
+def test_copies_of_a_training_text_are_left_out_with_it():
+    rng = np.random.default_rng(0)
+    texts = [" ".join("".join(rng.choice(list("abcdefgh"), 5)) for _ in range(6)) for _ in range(60)]
+    drawn = rng.integers(60, size=300).tolist()
+    worths = rng.normal(size=60)[drawn][:, None]
+    prepared = Compact(1, **SMALL, min_texts=1).begin([texts[i] for i in drawn], worths)
+    assert abs(np.corrcoef([float(entry.wide[0]) for entry in prepared], worths[:, 0])[0, 1]) < 0.35
