@@ -170,4 +170,4 @@ def test_copies_of_a_training_text_are_left_out_with_it():
     drawn = rng.integers(60, size=300).tolist()
     worths = rng.normal(size=60)[drawn][:, None]
     prepared = Compact(1, **SMALL, min_texts=1).begin([texts[i] for i in drawn], worths)
-    assert abs(np.corrcoef([float(entry.wide[0]) for entry in prepared], worths[:, 0])[0, 1]) < 0.35
+    assert np.corrcoef([float(entry.wide[0]) for entry in prepared], worths[:, 0])[0, 1] < 0.2  # a leak makes it rise
