@@ -11,6 +11,7 @@ import pytest
 
 import textgym
 from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.evaluation import evaluation
 from textgym.reward_modeling.evaluation.evaluation import evaluate, human_ceiling
 from textgym.reward_modeling.evaluation.learning_curve import learning_curve
 from textgym.reward_modeling.evaluation.report import write_evaluation
@@ -123,6 +124,22 @@ def test_preferences_count_what_was_preferred_and_ties_are_left_out() -> None:
     assert found.n == 14
     assert found.figures["pairwise accuracy"].value == pytest.approx((9 + 2 * 0.5) / 14)
     assert found.figures["log loss"].value == pytest.approx((9 * np.log1p(np.exp(-1)) + 3 * np.log1p(np.exp(1)) + 2 * np.log(2)) / 14)
+
+
+def test_intervals_of_pairs_that_share_texts_hold_the_truth(monkeypatch: Any) -> None:
+    monkeypatch.setattr(evaluation, "N_RESAMPLES", 200)
+    expected, hits = 0.5 + np.arcsin(0.6) / np.pi, 0  # of pairs under a correlation of 0.6
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        truth = rng.normal(size=30)
+        texts = [f"{score:.9f} text of {rng.bytes(9).hex()}" for score in 0.6 * truth + 0.8 * rng.normal(size=30)]
+        order = np.argsort(truth)
+        pairs = [
+            PreferencePair(id=f"{i}-{j}", chosen=texts[order[i]], rejected=texts[order[j]]) for i in range(30) for j in range(i) if (i + j) % 2
+        ]
+        estimate = evaluate("number", number, JudgementSet("pairs", tuple(pairs))).figures["pairwise accuracy"]
+        hits += estimate.low <= expected <= estimate.high
+    assert hits >= 16  # were pairs drawn one by one, 8 or so
 
 
 def test_people_set_the_ceiling() -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from textgym.classification import classification
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
 from textgym.experiments.statistics import Estimate
+from textgym.reward_modeling.data.bootstrap import Units, drawing_units, drawn_counts
 from textgym.reward_modeling.data.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
 from textgym.reward_modeling.evaluation.uncertainty import UncertaintyCheck, check_uncertainty
 from textgym.reward_modeling.metrics import correlation
@@ -386,6 +387,7 @@ def _on_pairs(
         return np.subtract(both[: len(items)], both[len(items) :])
 
     first = sides(len(items), seed)
+    units = drawing_units(replace(judgements, items=tuple(items)))
 
     def chances_of(other: Abilities, gaps: Array) -> Array:
         """Return the probability that the chosen text is preferred, (n,): the model's own, or Bradley and Terry's of the score difference."""
@@ -394,7 +396,8 @@ def _on_pairs(
         return np.asarray(1 / (1 + np.exp(-np.clip(gaps, -60, 60))), np.float64)
 
     def figures(gaps: Array, chances: Array, rows: NDArray[np.intp]) -> dict[str, Estimate]:
-        return _pair_figures(gaps[rows], chances[rows], first[rows], alike[rows], (words[:, 0] - words[:, 1])[rows], seed)
+        longer = (words[:, 0] - words[:, 1])[rows]
+        return _pair_figures(gaps[rows], chances[rows], first[rows], alike[rows], longer, [units[row] for row in rows], seed)
 
     def compared(other: Abilities) -> dict[str, Estimate]:
         gaps = differences(other.score)
@@ -426,8 +429,9 @@ def _on_pairs(
 
 
 def _pair_figures(
-    gaps: Array, chances: Array, first: NDArray[np.bool_], alike: NDArray[np.bool_], longer: Array, seed: int
+    gaps: Array, chances: Array, first: NDArray[np.bool_], alike: NDArray[np.bool_], longer: Array, units: Units, seed: int
 ) -> dict[str, Estimate]:
+    """Return the figures; the intervals are over what the pairs are made of (`drawing_units`), for pairs that share texts err together."""
     from scipy.stats import rankdata
 
     right = (np.sign(gaps) + 1) / 2
@@ -445,9 +449,10 @@ def _pair_figures(
             "length correlation": correlation(ranks[rows], longer_ranks[rows]),
         }
 
-    rng, n = np.random.default_rng(seed), len(gaps)
-    samples = [plain(rng.integers(n, size=n)) for _ in range(N_RESAMPLES)]
-    value = plain(np.arange(n))
+    rng, everything = np.random.default_rng(seed), np.arange(len(gaps))
+    drawn = (np.repeat(everything, drawn_counts(units, rng)) for _ in range(N_RESAMPLES))
+    samples = [plain(rows) for rows in drawn if len(rows)]
+    value = plain(everything)
     return {name: _estimate(value[name], np.array([s[name] for s in samples])) for name in value}
 
 
