@@ -14,6 +14,8 @@ import textgym
 from textgym.cli.main import cli
 from textgym.reward_modeling.data.judgement_source import load_judgements, sample
 from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model, train_and_validation
+from textgym.reward_modeling.metrics import correlation
+from textgym.reward_modeling.models.fitted_reward import write_history
 from textgym.reward_modeling.objectives import OBJECTIVES
 from textgym.reward_modeling.scorers import SCORERS
 
@@ -316,6 +318,33 @@ def test_test_judgements_are_never_trained_on(n, ratings):
     assert min(len(train), len(validation)) >= 2
     with pytest.raises(textgym.InvalidArgumentError, match="textgym reward data FILE --split"):
         train_and_validation(replace(ratings, items=tuple(replace(item, split="test") for item in items)))
+
+
+def test_a_model_that_is_no_number_is_not_saved(ratings, tmp_path):
+    options = FitSettings(epochs=1, learning_rate=1e30, scorer={**HASHED, "dropout": 0.0})
+    with pytest.raises(textgym.InvalidArgumentError, match="no longer finite after epoch 1: lower"):
+        fit_reward_model(replace(ratings, items=ratings.items[:40]), tmp_path / "r", scorer="mlp", settings=options)
+    assert not (tmp_path / "r").exists()
+    assert np.isnan(correlation(np.array([1.0, np.nan]), np.array([1.0, 2.0])))
+
+
+def test_a_figure_without_a_value_is_null_in_the_history(tmp_path):
+    write_history(tmp_path, [{"epoch": 1, "accuracy": float("nan")}], finished=True)
+    assert json.loads((tmp_path / "history.json").read_text())["epochs"] == [{"epoch": 1, "accuracy": None}]
+
+
+def test_validation_pairs_that_are_all_ties_choose_no_epoch(pairs):
+    tied = replace(pairs, items=tuple(replace(item, tie=True) if item.split == "validation" else item for item in pairs.items))
+    with pytest.raises(textgym.InvalidArgumentError, match="all 60 validation pairs are ties"):
+        fit_reward_model(tied, scorer="mlp", loss="bradley-terry", settings=settings(1, scorer=HASHED))
+
+
+def test_too_few_to_calibrate_are_told_before_the_first_epoch(ratings):
+    few = replace(ratings, items=(*ratings.split("train").items, *ratings.split("validation").items[:15]))
+    epochs = []
+    with pytest.raises(textgym.InvalidArgumentError, match="calibration needs at least 20"):
+        fit_reward_model(few, scorer="tfidf", settings=FitSettings(calibrate=True), report=epochs.append)
+    assert not epochs
 
 
 # --- command line --------------------------------------------------------------------------------------------------------------------

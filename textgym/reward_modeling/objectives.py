@@ -74,6 +74,10 @@ class Objective(nn.Module, ABC):
     def metrics(self, outputs: Tensor, items: Sequence[Any]) -> Metrics:
         """Return figures by name; the first is what early stopping watches, greater being better."""
 
+    def check_watched(self, items: Sequence[Any]) -> None:
+        """Raise where the validation judgements leave the watched figure without a value."""
+        del items
+
     def finish(self, outputs: Tensor) -> None:
         """Take note of the training texts' outputs, (m, n_outputs), after an epoch; for objectives whose scale depends on them."""
 
@@ -354,6 +358,12 @@ class Discrimination(CrossEntropy):
         """Return the reward of the verdict, (m,)."""
         return reward_of(self.log_odds(outputs) / (temperature or 1.0), self.form, self.clip).clamp(self.low, self.high)
 
+    def check_watched(self, items: Sequence[LabelledText]) -> None:
+        """Raise where only one side is there to be told from the other."""
+        missing = [name for name in self.classes if all(item.label != name for item in items)]
+        if missing:
+            raise InvalidArgumentError(f"none of the {len(items)} validation texts is of the class {missing[0]!r}, so nothing can be told apart")
+
     def metrics(self, outputs: Tensor, items: Sequence[LabelledText]) -> Metrics:
         """Return the area under the curve, and the accuracy."""
         log_odds = self.log_odds(outputs).double().numpy()
@@ -477,6 +487,13 @@ class BradleyTerry(Objective):
         """Return scores inside the range."""
         unit = self.spread if temperature is None else temperature
         return self.low + (self.high - self.low) * torch.sigmoid((outputs[:, 0] - self.centre) / unit)
+
+    def check_watched(self, items: Sequence[PreferencePair]) -> None:
+        """Raise where every pair is a tie: no model is then better than another."""
+        if all(item.tie for item in items):
+            raise InvalidArgumentError(
+                f"all {len(items)} validation pairs are ties, so no epoch is better than another: validate on pairs that are decided"
+            )
 
     def metrics(self, outputs: Tensor, items: Sequence[PreferencePair]) -> Metrics:
         """Return the share of pairs ranked as judged (equal scores count half; ties are left out), and the loss."""

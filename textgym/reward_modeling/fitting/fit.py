@@ -19,7 +19,7 @@ from textgym.reward_modeling.fitting.contrastive import MomentumEncoder, contras
 from textgym.reward_modeling.fitting.distillation import Distillation, distilled
 from textgym.reward_modeling.losses import length_correlation
 from textgym.reward_modeling.metrics import Metrics
-from textgym.reward_modeling.models.calibration import Calibration, fit_calibration
+from textgym.reward_modeling.models.calibration import Calibration, check_enough, fit_calibration
 from textgym.reward_modeling.models.fitted_reward import FittedReward, evaluate, write_history
 from textgym.reward_modeling.models.length_debias import LengthDebias, log_words
 from textgym.reward_modeling.objectives import OBJECTIVES, Objective
@@ -157,6 +157,9 @@ def fit_reward_model(
     train, validation = train_and_validation(judgements)
     check_options(f"loss {loss!r}", OBJECTIVES[loss], settings.loss)
     objective = OBJECTIVES[loss].for_judgements(train, **settings.loss)
+    objective.check_watched(validation.items)
+    if settings.calibrate:
+        check_enough(validation.items)
     torch.manual_seed(settings.seed)  # torch's initialisers and dropout draw from the global generator alone
     model = prepared_scorer
     if model is None:
@@ -276,6 +279,8 @@ class _Run:
         with torch.no_grad():
             objective = self.objective.cpu()
             found = evaluate(self.scorer, watched)
+            if not bool(torch.isfinite(found).all()):
+                raise InvalidArgumentError(f"the scorer's outputs are no longer finite after epoch {epoch}: lower the learning rate")
             if residual or type(objective).finish is not Objective.finish:
                 stride = max(1, len(prepared) // (N_LENGTH_TEXTS if residual else N_SCALE_TEXTS))
                 seen, texts = evaluate(self.scorer, prepared[::stride]), self.texts[::stride]

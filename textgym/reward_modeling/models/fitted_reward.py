@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Hashable, Sequence
 from copy import copy
 from pathlib import Path
@@ -327,11 +328,12 @@ def scores_of_models(models: Sequence[FittedReward], texts: Sequence[str]) -> "N
 
 
 def write_history(folder: Path, history: Sequence[Any], finished: bool) -> None:
-    """Write the epochs so far."""
+    """Write the epochs so far; a figure that could not be measured as null, for JSON knows no nan."""
     from textgym.files import write_text
     from textgym.reward_modeling.reward_folder import HISTORY
 
-    write_text(folder / HISTORY, json.dumps({"finished": finished, "epochs": list(history)}, indent=1) + "\n")
+    epochs = [{name: value if math.isfinite(value) else None for name, value in entry.items()} for entry in history]
+    write_text(folder / HISTORY, json.dumps({"finished": finished, "epochs": epochs}, indent=1, allow_nan=False) + "\n")
 
 
 def evaluate(scorer: "Scorer", prepared: Sequence[Any]) -> "Tensor":
