@@ -1,6 +1,7 @@
 """`textgym reward evaluate` and `explain`: what they print and write, and errors of one line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -30,6 +31,29 @@ def test_evaluate_prints_figures_and_writes_the_report(ratings, tmp_path, monkey
     for part in ("pearson", "same-length accuracy", "vader", "constant", "one human 0.", "expected calibration error: "):
         assert part in output
     assert "Furthest from people" in (tmp_path / "report.html").read_text()
+
+
+def test_figures_on_training_texts_carry_a_warning(tmp_path, monkeypatch):
+    drawn = sample(load_judgements("human-ratings"), 40)
+    write_judgements(drawn, tmp_path / "all.jsonl")
+    renamed = tuple(replace(item, id=f"other-{item.id}", group="") for item in drawn.items)
+    write_judgements(replace(drawn, items=renamed), tmp_path / "renamed.jsonl")
+    for name, options in (("one", ()), ("several", ("--members", "2", "--bootstrap"))):
+        run("fit", tmp_path / "all.jsonl", "--out", tmp_path / name, *options)
+        for data in ("all", "renamed"):
+            arguments = ("evaluate", tmp_path / name, tmp_path / f"{data}.jsonl", "--baselines", "")
+            warned = CliRunner().invoke(cli, ["reward", *map(str, arguments), "--split", ""], catch_exceptions=False).output
+            assert ("warning: 40 of the 120 judgements" if name == "one" else "of the 120 judgements") in warned
+            assert "warning" not in run(*arguments)
+
+
+def test_a_file_without_splits_is_told_how_to_get_them(tmp_path):
+    drawn = sample(load_judgements("human-ratings"), 20)
+    path = tmp_path / "all.jsonl"
+    write_judgements(replace(drawn, items=tuple(replace(item, split="") for item in drawn.items)), path)
+    assert "--split 0.8,0.1,0.1 --convert" in run("fit", path, "--out", tmp_path / "model")
+    with pytest.raises(TextgymError, match=r"textgym reward data \S+ --split 0.8,0.1,0.1 --convert"):
+        run("evaluate", tmp_path / "model", path)
 
 
 def test_explain_adds_up_and_writes_the_page(ratings, tmp_path):

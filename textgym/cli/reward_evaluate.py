@@ -50,7 +50,11 @@ def evaluate_command(
     if split:
         judgements = judgements.split(cast("Any", split))  # any text: an unknown one finds nothing
         if not judgements.items:
-            raise InvalidArgumentError(f"{data} has no judgement of the split {split!r}; --split '' takes all")
+            raise InvalidArgumentError(
+                f"{data} has no judgement of the split {split!r}: draw splits before fitting by: textgym reward data {data} --split 0.8,0.1,0.1 "
+                "--convert split.jsonl, then fit and evaluate on split.jsonl; --split '' takes all, training texts too"
+            )
+    _warn_of_training_texts(reward, fitted, everything, judgements)
     others: dict[str, Scorer] = {name: make_reward(name).score for name in baselines.split(",") if name and name != reward}
     others["words"] = lambda episodes: np.array([float(len(episode.text.split())) for episode in episodes])
     others["constant"] = lambda episodes: np.zeros(len(episodes))
@@ -86,6 +90,24 @@ def evaluate_command(
     if out is not None:
         write_evaluation(found, out, f"{data}, {split} split" if split else data, curve)
         click.echo(f"report: {out}")
+
+
+def _warn_of_training_texts(reward: str, fitted: Any, everything: Any, judgements: Any) -> None:
+    """Say how many of the judgements a fitted model was fitted on."""
+    from textgym.reward_modeling.training_texts import ids_hash, n_known
+
+    if fitted is None:
+        return
+    n = n_known(judgements.items, fitted.training_texts)
+    recorded = fitted.description.get("judgements", {}).get("train_ids_sha256")
+    if not fitted.training_texts and recorded == ids_hash(everything.split("train").items):  # an older model tells no more
+        n = len(judgements.split("train"))
+    if n:
+        click.echo(
+            f"warning: {n:,} of the {len(judgements):,} judgements are of texts that {reward} was fitted on: figures on them say nothing of new "
+            "texts",
+            err=True,
+        )
 
 
 def _numbers(text: str) -> list[int]:

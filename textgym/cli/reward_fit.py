@@ -121,6 +121,11 @@ def fit_command(
         click.echo(f"{member}epoch {entry['epoch']:>3.0f}  {entry['seconds']:8.1f} s  {figures}")
 
     click.echo(f"{data}: {len(judgements):,} {judgements.kind}; scorer {scorer}, loss {loss or suits[judgements.kind]}")
+    if not any(item.split for item in judgements.items):
+        click.echo(
+            f"no splits in {data}: a tenth validates and nothing is left to test; for an honest figure draw them first by: textgym reward data "
+            f"{data} --split 0.8,0.1,0.1 --convert split.jsonl"
+        )
     named: dict[str, Any] = {"scorer": scorer, "loss": loss or suits[judgements.kind], "settings": chosen, "device": device}
     with progress_bar("fitting", "judgements") as show:
         if members != 1:

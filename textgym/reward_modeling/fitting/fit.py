@@ -1,10 +1,9 @@
 """Fit: a scorer and an objective are fitted to the training judgements and watched on the validation judgements."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from textgym.reward_modeling.reward_folder import refuse_foreign
 from textgym.reward_modeling.scorers import scorer_class
 from textgym.reward_modeling.scorers.features import batches_by_length
 from textgym.reward_modeling.scorers.scorer import Scorer
+from textgym.reward_modeling.training_texts import ids_hash, keys
 
 CHUNK = 32  # batches that are sorted by length together: little padding, and still a random order
 N_SCALE_TEXTS = 1000  # training texts on which the scale of a reward from pairs is set
@@ -95,6 +95,16 @@ class FitSettings:
             raise InvalidArgumentError(f"length_coef must be at least 0, got {self.length_coef!r}")
         if self.contrastive not in ("", "simcse", "moco"):
             raise InvalidArgumentError(f'contrastive must be "", "simcse" or "moco", got {self.contrastive!r}')
+
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> "FitSettings":
+        """Return the settings that `dataclasses.asdict` made plain, as a model's description records them; unknown names are passed over."""
+        known = {f.name: plain[f.name] for f in fields(cls) if f.name in plain}
+        if known.get("distillation") is not None:
+            teacher = dict(known["distillation"])
+            known["distillation"] = Distillation(**{**teacher, "kinds": tuple(teacher["kinds"])})
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -171,12 +181,12 @@ def fit_reward_model(
         raise InvalidArgumentError(f"the loss {loss!r} needs a scorer with {objective.n_outputs} outputs, this one has {model.n_outputs}")
     if model.closed_form and settings.length_debias == "penalty":
         raise InvalidArgumentError(f"length_debias 'penalty' is part of a loss, and {scorer!r} is solved at once: use 'residual'")
-    ids = hashlib.sha256("\n".join(sorted(item.id for item in train.items)).encode()).hexdigest()
-    described: dict[str, Any] = {"train": len(train), "validation": len(validation), "train_ids_sha256": ids}
+    described: dict[str, Any] = {"train": len(train), "validation": len(validation), "train_ids_sha256": ids_hash(train.items)}
+    known = keys(train.items)
     if settings.distillation is not None:
         train, described["teacher_version"] = distilled(train, settings.distillation, settings.seed, device, show)
     folder = Path(out) if out is not None else None
-    run = _Run(model, objective.to(device), train.items, validation.items, described, settings, device, folder, report)
+    run = _Run(model, objective.to(device), train.items, validation.items, described, known, settings, device, folder, report)
     return run.solve() if model.closed_form else run.train(show)
 
 
@@ -190,13 +200,14 @@ class _Run:
         train: Sequence[Any],
         validation: Sequence[Any],
         described: Mapping[str, Any],
+        known: frozenset[str],
         settings: FitSettings,
         device: str,
         out: Path | None,
         report: Callable[[Metrics], None] | None,
     ) -> None:
         self.scorer, self.objective, self.items, self.held_out = scorer, objective, train, validation
-        self.described = described
+        self.described, self.known = described, known
         self.settings, self.device, self.out, self.report = settings, device, out, report
         self.history: list[Metrics] = []
         self.best: Metrics | None = None
@@ -331,7 +342,9 @@ class _Run:
             "judgements": dict(self.described),
         }
         debias, calibration = self.best_parts
-        return FittedReward.of(self.scorer, self.objective, description, length_debias=debias, calibration=calibration)
+        return FittedReward.of(
+            self.scorer, self.objective, description, length_debias=debias, calibration=calibration, training_texts=self.known
+        )
 
 
 def train_and_validation(judgements: "JudgementSet[Any]") -> "tuple[JudgementSet[Any], JudgementSet[Any]]":

@@ -110,6 +110,11 @@ class FittedEnsemble:
         """Names of the classes, for models of labels; else empty."""
         return self.members[0].classes
 
+    @property
+    def training_texts(self) -> frozenset[str]:
+        """Hashes of the texts that any member was fitted on."""
+        return frozenset[str]().union(*(member.training_texts for member in self.members))
+
     def score(self, episodes: Sequence[Episode]) -> Array:
         """Return the combined scores, (n,)."""
         return self.score_details(episodes)[0]

@@ -46,6 +46,7 @@ class FittedReward:
         description: What `reward_model.json` says: scorer, objective, versions, hashes, metrics on the validation judgements.
         guard: Draws the scores of texts that look like exploits down; None without one.
         length_debias, calibration, abstention: None without.
+        training_texts: Hashes of the texts it was fitted on (`training_texts.keys`); none where an older textgym fitted it.
 
     Raises:
         InvalidArgumentError: The folder, or a model it builds on, is not what it was; the line says which file.
@@ -73,6 +74,7 @@ class FittedReward:
         from textgym.reward_modeling.models.length_debias import LengthDebias
         from textgym.reward_modeling.objectives import OBJECTIVES
         from textgym.reward_modeling.scorers import scorer_class
+        from textgym.reward_modeling.training_texts import FILE, read_keys
 
         folder = Path(path)
         found = read_description(folder, check_versions)
@@ -101,6 +103,7 @@ class FittedReward:
             guard,
             LengthDebias.read(found["length_debias"]) if "length_debias" in found else None,
             Calibration.read(found["calibration"]) if "calibration" in found else None,
+            read_keys(folder) if FILE in found["files"] else frozenset(),
         )
         self.abstention = abstention(abstain_above, fallback, self.low, self.high, self.uncertainty_kind)
 
@@ -113,10 +116,11 @@ class FittedReward:
         guard: "Guard | None" = None,
         length_debias: "LengthDebias | None" = None,
         calibration: "Calibration | None" = None,
+        training_texts: frozenset[str] = frozenset(),
     ) -> "FittedReward":
         """Return the reward model of a scorer and an objective in memory; `description` is stored as it is."""
         made = cls.__new__(cls)
-        made._take(scorer, objective, description, guard, length_debias, calibration)
+        made._take(scorer, objective, description, guard, length_debias, calibration, training_texts)
         return made
 
     def _take(
@@ -127,9 +131,10 @@ class FittedReward:
         guard: "Guard | None",
         length_debias: "LengthDebias | None",
         calibration: "Calibration | None",
+        training_texts: frozenset[str],
     ) -> None:
         self.scorer, self.objective, self.description, self.guard = scorer.eval(), objective.cpu(), description, guard
-        self.length_debias, self.calibration = length_debias, calibration
+        self.length_debias, self.calibration, self.training_texts = length_debias, calibration, training_texts
         self.abstention = None
         self.low, self.high = objective.low, objective.high
 
@@ -285,6 +290,7 @@ class FittedReward:
         from safetensors.torch import save_file
 
         from textgym.files import replaced_folder, write_text
+        from textgym.reward_modeling.training_texts import write_keys
 
         target = Path(folder)
         refuse_foreign(target)
@@ -293,6 +299,8 @@ class FittedReward:
             state |= {f"objective.{k}": v.detach().cpu().clone() for k, v in self.objective.state_dict().items()}
             save_file(state, aside / "weights.safetensors")
             self.scorer.save_assets(aside)
+            if self.training_texts:
+                write_keys(aside, self.training_texts)
             if self.guard is not None:
                 self.guard.save(aside)
             own = {
