@@ -14,7 +14,7 @@ from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, La
 from textgym.reward_modeling.evaluation import evaluation
 from textgym.reward_modeling.evaluation.evaluation import evaluate, human_ceiling
 from textgym.reward_modeling.evaluation.learning_curve import learning_curve
-from textgym.reward_modeling.evaluation.report import write_evaluation
+from textgym.reward_modeling.evaluation.report import shown, write_evaluation
 from textgym.reward_modeling.evaluation.uncertainty import check_uncertainty
 from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
 from textgym.reward_modeling.models.abilities import abilities_of
@@ -256,7 +256,9 @@ def test_a_learning_curve_rises_and_refits_with_the_recorded_settings(ratings: A
     assert curve.values.shape == (2, 3)
     assert curve.estimates[1].value > curve.estimates[0].value
     assert np.ptp(curve.values[0]) > 0
-    assert np.ptp(curve.values[1]) == 0  # all training judgements: every draw is the same, and is the model itself
+    assert np.isfinite(curve.values[1]).tolist() == [True, False, False]  # of all training judgements there is one draw, the model itself
+    assert shown(curve.estimates[1]) == f"{curve.values[1, 0]:.3f}"
+    assert (curve.estimates[0].low, curve.estimates[0].high) == (curve.values[0].min(), curve.values[0].max())
     test = data.split("test").items
     own = np.corrcoef(model.score_texts([item.text for item in test]), [item.rating for item in test])[0, 1]
     assert curve.values[1, 0] == pytest.approx(own, abs=1e-5)
