@@ -13,6 +13,8 @@ from click.testing import CliRunner
 import textgym
 from textgym.cli.main import cli
 from textgym.reward_modeling.data.judgement_source import load_judgements, sample
+from textgym.reward_modeling.data.writing import write_judgements
+from textgym.reward_modeling.fitting.ensemble_fit import fit_reward_ensemble
 from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model, train_and_validation
 from textgym.reward_modeling.metrics import correlation
 from textgym.reward_modeling.models.fitted_reward import write_history
@@ -345,6 +347,27 @@ def test_too_few_to_calibrate_are_told_before_the_first_epoch(ratings):
     with pytest.raises(textgym.InvalidArgumentError, match="calibration needs at least 20"):
         fit_reward_model(few, scorer="tfidf", settings=FitSettings(calibrate=True), report=epochs.append)
     assert not epochs
+
+
+@pytest.mark.parametrize("fit", [fit_reward_model, fit_reward_ensemble])
+def test_ranks_that_nobody_declared_are_not_made_up(fit, labels):
+    with pytest.raises(textgym.InvalidArgumentError, match="the field `classes`, from the lowest to the highest of bad, good, middling"):
+        fit(replace(labels, classes=()), scorer="mlp", loss="ordinal", settings=settings(1, scorer=HASHED))
+
+
+def test_one_class_alone_cannot_be_learnt(labels):
+    one = replace(labels, items=tuple(item for item in labels.items if item.label == "good"))
+    for loss in ("cross-entropy", "ordinal"):
+        with pytest.raises(textgym.InvalidArgumentError, match="training judgements have the label 'good'"):
+            fit_reward_model(one, scorer="tfidf", loss=loss)
+
+
+def test_the_commands_tell_the_order_of_classes(labels, tmp_path):
+    write_judgements(replace(labels, classes=()), tmp_path / "labels.jsonl")
+    for arguments in (["fit", "--out", str(tmp_path / "r")], ["evaluate", "vader", "--split", "validation"]):
+        said = CliRunner().invoke(cli, ["reward", *arguments, str(tmp_path / "labels.jsonl")], catch_exceptions=False)
+        assert said.exit_code == 0, said.output
+        assert "bad < good < middling" in said.output
 
 
 # --- command line --------------------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def evaluate_command(
     """
     import numpy as np
 
-    from textgym.reward_modeling.data.judgement_source import load_judgements
+    from textgym.reward_modeling.data.judgement_source import load_judgements, undeclared_order
     from textgym.reward_modeling.evaluation.evaluation import evaluate
     from textgym.reward_modeling.evaluation.learning_curve import learning_curve
     from textgym.reward_modeling.evaluation.report import shown, write_evaluation
@@ -55,10 +55,13 @@ def evaluate_command(
                 "--convert split.jsonl, then fit and evaluate on split.jsonl; --split '' takes all, training texts too"
             )
     _warn_of_training_texts(reward, fitted, everything, judgements)
+    able = abilities_of(made)
+    if not able.classes and (order := undeclared_order(judgements)) is not None:
+        click.echo(order)
     others: dict[str, Scorer] = {name: make_reward(name).score for name in baselines.split(",") if name and name != reward}
     others["words"] = lambda episodes: np.array([float(len(episode.text.split())) for episode in episodes])
     others["constant"] = lambda episodes: np.zeros(len(episodes))
-    found = evaluate(reward, abilities_of(made), judgements, others)
+    found = evaluate(reward, able, judgements, others)
     from rich.table import Table
 
     grid = Table(title=f"{reward} on {found.n:,} {found.kind} of {data}" + (f", {split} split" if split else ""))

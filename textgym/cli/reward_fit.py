@@ -92,7 +92,7 @@ def fit_command(
 
     An ensemble, debiased and calibrated: textgym reward fit human-ratings --members 5 --bootstrap --length-debias residual --calibrate --out e
     """
-    from textgym.reward_modeling.data.judgement_source import load_judgements, sample
+    from textgym.reward_modeling.data.judgement_source import load_judgements, sample, undeclared_order
     from textgym.reward_modeling.fitting.distillation import Distillation
     from textgym.reward_modeling.fitting.ensemble_fit import EnsembleSettings, fit_reward_ensemble
     from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
@@ -121,6 +121,8 @@ def fit_command(
         click.echo(f"{member}epoch {entry['epoch']:>3.0f}  {entry['seconds']:8.1f} s  {figures}")
 
     click.echo(f"{data}: {len(judgements):,} {judgements.kind}; scorer {scorer}, loss {loss or suits[judgements.kind]}")
+    if (order := undeclared_order(judgements)) is not None:
+        click.echo(order)
     if not any(item.split for item in judgements.items):
         click.echo(
             f"no splits in {data}: a tenth validates and nothing is left to test; for an honest figure draw them first by: textgym reward data "

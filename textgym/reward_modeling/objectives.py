@@ -253,6 +253,9 @@ class _Labels(Objective):
     def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "_Labels":
         """Return the objective with scale, classes and the like of the training judgements."""
         classes = judgements.classes or tuple(sorted({item.label for item in judgements.items}))
+        labels = {item.label for item in judgements.items}
+        if len(labels) == 1:
+            raise InvalidArgumentError(f"all {len(judgements)} training judgements have the label {labels.pop()!r}: a loss needs two classes")
         return cls(**{"classes": classes, **settings})
 
     def settings(self) -> dict[str, Any]:
@@ -382,6 +385,16 @@ class Ordinal(_Labels):
 
     name = "ordinal"
     n_outputs = 1
+
+    @classmethod
+    def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "_Labels":
+        """Return the objective with the declared classes; raises where nobody declared their rank."""
+        if not judgements.classes and "classes" not in settings:
+            found = ", ".join(sorted({item.label for item in judgements.items}))
+            raise InvalidArgumentError(
+                f"the loss 'ordinal' needs the classes' rank: give every row the field `classes`, from the lowest to the highest of {found}"
+            )
+        return super().for_judgements(judgements, **settings)
 
     def __init__(self, classes: Sequence[str], low: float = 0.0, high: float = 1.0) -> None:
         super().__init__(classes, low, high)

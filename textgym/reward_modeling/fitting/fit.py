@@ -157,16 +157,11 @@ def fit_reward_model(
         InvalidArgumentError: The judgements or settings do not fit.
     """
     settings = settings or FitSettings()
-    if loss not in OBJECTIVES:
-        raise UnknownNameError("loss", loss, OBJECTIVES)
-    if OBJECTIVES[loss].kind != judgements.kind:
-        fitting = ", ".join(name for name, objective in OBJECTIVES.items() if objective.kind == judgements.kind) or "none"
-        raise InvalidArgumentError(f"the loss {loss!r} is for {OBJECTIVES[loss].kind}, the judgements are {judgements.kind}: use {fitting}")
+    check_loss(loss, judgements.kind)
     if out is not None:
         refuse_foreign(Path(out))
     train, validation = train_and_validation(judgements)
-    check_options(f"loss {loss!r}", OBJECTIVES[loss], settings.loss)
-    objective = OBJECTIVES[loss].for_judgements(train, **settings.loss)
+    objective = objective_for(loss, train, settings)
     objective.check_watched(validation.items)
     if settings.calibrate:
         check_enough(validation.items)
@@ -188,6 +183,21 @@ def fit_reward_model(
     folder = Path(out) if out is not None else None
     run = _Run(model, objective.to(device), train.items, validation.items, described, known, settings, device, folder, report)
     return run.solve() if model.closed_form else run.train(show)
+
+
+def check_loss(loss: str, kind: str) -> None:
+    """Raise for an unknown loss, or one for another kind of judgements."""
+    if loss not in OBJECTIVES:
+        raise UnknownNameError("loss", loss, OBJECTIVES)
+    if OBJECTIVES[loss].kind != kind:
+        fitting = ", ".join(name for name, objective in OBJECTIVES.items() if objective.kind == kind) or "none"
+        raise InvalidArgumentError(f"the loss {loss!r} is for {OBJECTIVES[loss].kind}, the judgements are {kind}: use {fitting}")
+
+
+def objective_for(loss: str, train: "JudgementSet[Any]", settings: FitSettings) -> Objective:
+    """Return the objective of a known loss for the training judgements; raises where they or the loss's settings do not suit it."""
+    check_options(f"loss {loss!r}", OBJECTIVES[loss], settings.loss)
+    return OBJECTIVES[loss].for_judgements(train, **settings.loss)
 
 
 class _Run:
