@@ -115,6 +115,19 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert hits >= 16
 
 
+def test_the_calibration_error_has_an_interval_that_holds_it(monkeypatch: Any) -> None:
+    monkeypatch.setattr(evaluation, "N_RESAMPLES", 200)
+    hits = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        scores = 0.7 * rng.normal(size=150)
+        truth = np.clip(scores + 0.2 + 0.9 * rng.normal(size=150), -4, 4)  # off by 0.2 everywhere
+        estimate = evaluate("number", number, ratings(scores, truth, [3] * 150)).figures["calibration error"]
+        assert 0 <= estimate.low <= estimate.value <= estimate.high
+        hits += estimate.low <= 0.2 <= estimate.high
+    assert hits >= 16  # of percentiles 3 or so hold it
+
+
 def test_preferences_count_what_was_preferred_and_ties_are_left_out() -> None:
     pairs = [
         PreferencePair(id=str(i), chosen=f"{c} x", rejected=f"{r} y") for i, (c, r) in enumerate([(2, 1)] * 9 + [(1, 2)] * 3 + [(1, 1)] * 2)

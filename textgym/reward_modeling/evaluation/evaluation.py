@@ -162,7 +162,7 @@ def _rating_figures(scores: Array, truth: Array, lengths: Array, middle: float, 
     value = {**_plain_figures(data, middle), **pairs.resampled(np.arange(n)), "kendall": _kendall(scores, truth)}
     drawn = {name: np.array([s[name] for s in samples]) for name in samples[0]}
     drawn["kendall"] = np.array([_kendall(scores[r], truth[r]) for r in (rng.integers(n, size=n) for _ in range(200))])
-    return {name: _estimate(value[name], drawn[name]) for name in value}
+    return _estimates(value, drawn)
 
 
 def _ranks(scores: Array, truth: Array, lengths: Array) -> dict[str, Array]:
@@ -365,7 +365,7 @@ def _label_figures(
 
     samples = [plain(rng.integers(n, size=n)) for _ in range(N_RESAMPLES)]
     value = plain(np.arange(n))
-    return {name: _estimate(value[name], np.array([s[name] for s in samples])) for name in value}
+    return _estimates(value, {name: np.array([s[name] for s in samples]) for name in value})
 
 
 # --- preference pairs ----------------------------------------------------------------------------------------------------------------
@@ -453,9 +453,23 @@ def _pair_figures(
     drawn = (np.repeat(everything, drawn_counts(units, rng)) for _ in range(N_RESAMPLES))
     samples = [plain(rows) for rows in drawn if len(rows)]
     value = plain(everything)
-    return {name: _estimate(value[name], np.array([s[name] for s in samples])) for name in value}
+    return _estimates(value, {name: np.array([s[name] for s in samples]) for name in value})
+
+
+def _estimates(values: Mapping[str, float], drawn: Mapping[str, Array]) -> dict[str, Estimate]:
+    return {name: (_unbiased if name == "calibration error" else _estimate)(value, drawn[name]) for name, value in values.items()}
 
 
 def _estimate(value: float, drawn: Array) -> Estimate:
     low, high = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else (math.nan, math.nan)
     return Estimate(value, float(low), float(high))
+
+
+def _unbiased(value: float, drawn: Array) -> Estimate:
+    """Return an error's basic bootstrap interval (Davison and Hinkley 1997, section 5.2): the draws' quantiles mirrored at the value.
+
+    Noise adds to a mean of absolute values, and the noise of resampling comes on top of the sample's own: percentiles of the draws would lie
+    above the value, and above the truth. The mirrored ones hold it; they end at 0 and at the value at the least.
+    """
+    found = _estimate(value, drawn)
+    return Estimate(value, min(value, max(0.0, 2 * value - found.high)), max(value, 2 * value - found.low))
