@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -54,6 +55,22 @@ def test_a_file_without_splits_is_told_how_to_get_them(tmp_path):
     assert "--split 0.8,0.1,0.1 --convert" in run("fit", path, "--out", tmp_path / "model")
     with pytest.raises(TextgymError, match=r"textgym reward data \S+ --split 0.8,0.1,0.1 --convert"):
         run("evaluate", tmp_path / "model", path)
+
+
+def test_scores_that_are_no_ratings_get_no_figures_of_ratings(ratings, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    output = run("evaluate", "distinct-n", ratings, "--baselines", "human-rating")
+    rows = {line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]] for line in output.splitlines() if line.count("│") > 3}
+    for figure in ("mse", "calibration error", "f1"):
+        own, judge, words, constant = rows[figure]
+        assert (own, words) == ("-", "-")
+        assert judge.startswith("0.") or judge.startswith("1.")
+        assert constant != "-"
+    assert "-" not in (rows["spearman"][0], rows["pairwise accuracy"][2])
+    assert "distinct-n ranges from 0 to 1, so it is no rating on the scale -4 to 4" in output
+    truth = [item.rating for item in load_judgements(ratings).split("test").items]
+    usual = np.mean([item.rating for item in load_judgements(ratings).split("train").items])
+    assert float(rows["mse"][3].split()[0]) == pytest.approx(np.mean((np.array(truth) - usual) ** 2), abs=5e-4)
 
 
 def test_explain_adds_up_and_writes_the_page(ratings, tmp_path):

@@ -38,7 +38,7 @@ def evaluate_command(
     from textgym.reward_modeling.evaluation.evaluation import evaluate
     from textgym.reward_modeling.evaluation.learning_curve import learning_curve
     from textgym.reward_modeling.evaluation.report import shown, write_evaluation
-    from textgym.reward_modeling.models.abilities import Scorer, abilities_of, fitted_model
+    from textgym.reward_modeling.models.abilities import Abilities, abilities_of, fitted_model
     from textgym.rewards.reward import make_reward
 
     made = make_reward(reward, **settings_from(extra))
@@ -58,9 +58,10 @@ def evaluate_command(
     able = abilities_of(made)
     if not able.classes and (order := undeclared_order(judgements)) is not None:
         click.echo(order)
-    others: dict[str, Scorer] = {name: make_reward(name).score for name in baselines.split(",") if name and name != reward}
-    others["words"] = lambda episodes: np.array([float(len(episode.text.split())) for episode in episodes])
-    others["constant"] = lambda episodes: np.zeros(len(episodes))
+    others = {name: abilities_of(make_reward(name)) for name in baselines.split(",") if name and name != reward}
+    others["words"] = Abilities(lambda episodes: np.array([float(len(episode.text.split())) for episode in episodes]), low=0.0)
+    constant = _usual_rating(everything) if everything.kind == "ratings" else 0.0
+    others["constant"] = Abilities(lambda episodes: np.full(len(episodes), constant))
     found = evaluate(reward, able, judgements, others)
     from rich.table import Table
 
@@ -70,6 +71,11 @@ def evaluate_command(
     for name, estimate in found.figures.items():
         grid.add_row(name, shown(estimate), *(shown(figures[name]) for figures in found.baselines.values()))
     console().print(grid)
+    if found.kind == "ratings" and found.reliability is None:
+        low, high = (str(end) if end is None else f"{end:g}" for end in (everything.low, everything.high))
+        click.echo(
+            f"{reward} ranges from {able.low:g} to {able.high:g}, so it is no rating on the scale {low} to {high}: what takes it for one is left out"
+        )
     if found.ceiling:
         click.echo(
             f"people against people: one human {found.ceiling['one human']:.3f}, split-half {found.ceiling['split-half']:.3f} (Pearson)"
@@ -111,6 +117,16 @@ def _warn_of_training_texts(reward: str, fitted: Any, everything: Any, judgement
             "texts",
             err=True,
         )
+
+
+def _usual_rating(judgements: Any) -> float:
+    """Return what one would guess without reading: the mean training rating, else the middle of the scale."""
+    training = [item.rating for item in judgements.split("train").items]
+    if training:
+        return float(sum(training) / len(training))
+    ratings = [item.rating for item in judgements.items]
+    low = min(ratings) if judgements.low is None else judgements.low
+    return float((low + (max(ratings) if judgements.high is None else judgements.high)) / 2)
 
 
 def _numbers(text: str) -> list[int]:

@@ -22,6 +22,7 @@ from textgym.reward_modeling.reliability import Reliability, reliability, sides
 Array = NDArray[np.float64]
 N_RESAMPLES = 1000
 MOST_PAIRED = 2500  # texts whose pairs are all looked at; of more, a seeded sample
+OF_RATINGS = ("mse", "calibration error", "accuracy", "precision", "recall", "f1")  # figures that take a score for a rating
 SAME_LENGTH = 0.1  # two texts are as long if their word counts differ by at most this share
 
 
@@ -38,11 +39,12 @@ class Evaluation:
         sources: Number of judgements and figures by source.
         classes: Precision, recall, F1 and support by class.
         thresholds: Accuracy, precision, recall and F1 of "score > threshold" for "rating > middle of the scale", (thresholds,) each.
-        reliability: Calibration; None for a score that is no estimate of the judgement.
+        reliability: Calibration; None for a score that is no estimate of the judgement: of ratings, one whose declared range is another
+            than the scale. Such a score has no error in rating points, no calibration and no side of the middle, so these figures are nan.
         ceiling: How well people agree with each other; empty where no individual ratings are known.
         truth, scores: The judgements and the rewards, (n,) each; for pairs the margin (1 where none was asked) and the score difference,
             for labels the rank of the class.
-        errors: How wrong each score is, (n,): |score - rating|, how far the rejected text is ahead, 1 - probability of the true class.
+        errors: How wrong each score is, (n,): |score - rating| (of a score that is none, the difference of their ranks, 0..1), how far the rejected text is ahead, 1 - probability of the true class.
         texts: What was judged, (n,).
         labels: Names of the classes in order, for labels.
         confusion: How many texts of each class (row) were taken for which (column), (classes, classes); None without class probabilities.
@@ -72,7 +74,7 @@ def evaluate(
     reward: str,
     score: Scorer | Abilities,
     judgements: "JudgementSet[Any]",
-    baselines: Mapping[str, Scorer] | None = None,
+    baselines: Mapping[str, Scorer | Abilities] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Compare a reward with human judgements that it was not fitted on.
@@ -93,7 +95,7 @@ def evaluate(
         raise InvalidArgumentError(f"at least 10 judgements are needed to say anything, got {len(judgements)}")
     able = score if isinstance(score, Abilities) else Abilities(score)
     others = {**{f"{reward} {name}": variant for name, variant in able.variants.items()}}
-    others |= {name: Abilities(other) for name, other in (baselines or {}).items()}
+    others |= {name: other if isinstance(other, Abilities) else Abilities(other) for name, other in (baselines or {}).items()}
     if judgements.kind == "ratings":
         return _on_ratings(reward, able, judgements, others, seed)
     return (
@@ -118,10 +120,14 @@ def _on_ratings(
     high = judgements.high if judgements.high is not None else float(truth.max())
     middle = (low + high) / 2
     scores = np.asarray(able.score(episodes), float)
-    errors = np.abs(scores - truth)
+    rates = able.may_be_ratings(judgements.low, judgements.high, truth)
+    errors = np.abs(scores - truth) if rates else _rank_errors(scores, truth)
 
-    def figures(values: Array, where: NDArray[np.intp]) -> dict[str, Estimate]:
-        return _rating_figures(values[where], truth[where], lengths[where], middle, seed)
+    def figures(other: Abilities, values: Array, where: NDArray[np.intp]) -> dict[str, Estimate]:
+        found = _rating_figures(values[where], truth[where], lengths[where], middle, seed)
+        if not other.may_be_ratings(judgements.low, judgements.high, truth):
+            found |= dict.fromkeys(OF_RATINGS, Estimate(math.nan, math.nan, math.nan))
+        return found
 
     everything = np.arange(len(items))
     by_source = {name: np.flatnonzero([item.source == name for item in items]) for name in sorted({item.source for item in items})}
@@ -129,12 +135,12 @@ def _on_ratings(
         reward,
         "ratings",
         len(items),
-        figures(scores, everything),
-        {name: figures(np.asarray(other.score(episodes), float), everything) for name, other in others.items()},
-        {name or "(none)": (len(rows), figures(scores, rows)) for name, rows in by_source.items() if len(rows) >= 10},
-        _by_class(scores > middle, truth > middle, ("not liked", "liked")),
+        figures(able, scores, everything),
+        {name: figures(other, np.asarray(other.score(episodes), float), everything) for name, other in others.items()},
+        {name or "(none)": (len(rows), figures(able, scores, rows)) for name, rows in by_source.items() if len(rows) >= 10},
+        _by_class(scores > middle, truth > middle, ("not liked", "liked")) if rates else {},
         _by_threshold(scores, truth > middle),
-        reliability(scores, truth),
+        reliability(scores, truth) if rates else None,
         human_ceiling([item.ratings for item in items], seed),
         truth,
         scores,
@@ -142,6 +148,13 @@ def _on_ratings(
         texts,
         uncertainty=_checked(able, episodes, errors, seed),
     )
+
+
+def _rank_errors(scores: Array, truth: Array) -> Array:
+    from scipy.stats import rankdata
+
+    found: Array = np.abs(rankdata(scores) - rankdata(truth)) / len(truth)
+    return found
 
 
 def _checked(able: Abilities, episodes: Sequence[Episode], errors: Array, seed: int) -> UncertaintyCheck | None:

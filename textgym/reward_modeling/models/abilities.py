@@ -1,5 +1,6 @@
 """Abilities: what a reward can say beside its score - how uncertain it is, class probabilities, probabilities of preference."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ class Abilities:
         class_probabilities: `(episodes) -> (n, classes)`; None for other models.
         preference_probability: `(first, second) -> (n,)`, that the first are preferred; None for models that were not fitted to pairs.
         variants: The same model without one of its parts, by what is missing.
+        low, high: The declared range of its scores; infinite where it declares none.
     """
 
     score: Scorer
@@ -36,6 +38,16 @@ class Abilities:
     class_probabilities: Scorer | None = None
     preference_probability: Callable[[Sequence[Episode], Sequence[Episode]], Array] | None = None
     variants: "Mapping[str, Abilities]" = field(default_factory=dict)
+    low: float = -math.inf
+    high: float = math.inf
+
+    def may_be_ratings(self, low: float | None, high: float | None, given: Array) -> bool:
+        """Whether scores may be meant as ratings on a scale: their range is its own, or holds the ratings given, or is not declared."""
+        if (self.low, self.high) == (-math.inf, math.inf):
+            return True
+        if low is not None and high is not None:
+            return (self.low, self.high) == (low, high)
+        return math.isfinite(self.low) and math.isfinite(self.high) and self.low <= given.min() and given.max() <= self.high
 
 
 def abilities_of(reward: Reward) -> Abilities:
@@ -46,7 +58,13 @@ def abilities_of(reward: Reward) -> Abilities:
     if isinstance(model, (FittedReward, FittedEnsemble)):
         return _of_fitted(model)
     kind = getattr(model, "uncertainty_kind", "")
-    return Abilities(reward.score, model.uncertainty, kind) if kind else Abilities(reward.score)  # type: ignore[attr-defined]
+    low, high = declared_range(model)
+    return Abilities(reward.score, model.uncertainty if kind else None, kind, low=low, high=high)  # type: ignore[attr-defined]
+
+
+def declared_range(model: object) -> tuple[float, float]:
+    """Return the range that a reward model declares of its scores, infinite ends where it declares none."""
+    return float(getattr(model, "low", -math.inf)), float(getattr(model, "high", math.inf))
 
 
 def fitted_model(reward: Reward) -> FittedReward | FittedEnsemble | None:
@@ -73,6 +91,8 @@ def _of_fitted(model: FittedReward | FittedEnsemble, variants: bool = True) -> A
         model.class_probabilities if kind == "labels" else None,
         model.preference_probability if kind == "pairs" else None,
         found,
+        model.low,
+        model.high,
     )
 
 
