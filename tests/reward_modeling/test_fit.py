@@ -103,6 +103,30 @@ def test_ties_by_rao_and_kupper(pairs):
     assert fit_reward_model(pairs, scorer="mlp", loss="bradley-terry", settings=options).best["accuracy"] > 0.8
 
 
+def test_after_rao_and_kupper_a_preference_is_the_winners_share_of_what_is_no_tie(pairs):
+    options = FitSettings(epochs=2, scorer=HASHED, loss={"ties": "rao-kupper"}, calibrate=True)
+    reward = fit_reward_model(pairs, scorer="mlp", loss="bradley-terry", settings=options).reward
+    plain = reward.with_parts(calibration=None)
+    with torch.no_grad():
+        threshold = float(torch.nn.functional.softplus(reward.objective.tie_parameter))
+        latent = plain.outputs([episode.text for episode in EPISODES])[:, 0].double()
+    win, loss = (torch.sigmoid(sign * (latent - latent.flip(0)) - threshold) for sign in (1, -1))
+    np.testing.assert_allclose(plain.preference_probability(EPISODES, EPISODES[::-1]), win / (win + loss), atol=1e-7)
+    tempered = torch.sigmoid((win / loss).log() / reward.calibration.temperature)
+    np.testing.assert_allclose(reward.preference_probability(EPISODES, EPISODES[::-1]), tempered, atol=1e-7)
+
+
+def test_margins_that_cannot_be_used_are_refused_with_the_option_that_leaves_them_out(pairs):
+    far = replace(pairs, items=tuple(replace(item, margin=0.0 if item.tie else 1.0) for item in pairs.items))
+    for scorer, options in (("tfidf", {}), ("mlp", {"ties": "rao-kupper"})):
+        with pytest.raises(textgym.InvalidArgumentError, match="--set-loss margins=false"):
+            fit_reward_model(far, scorer=scorer, loss="bradley-terry", settings=FitSettings(loss=options))
+        settings = FitSettings(
+            epochs=None if scorer == "tfidf" else 1, scorer={} if scorer == "tfidf" else HASHED, loss={**options, "margins": False}
+        )
+        fit_reward_model(far, scorer=scorer, loss="bradley-terry", settings=settings)
+
+
 def test_heteroscedastic_finds_where_raters_disagree(ratings):
     options = settings(40, scorer={**HASHED, "dropout": 0.0}, batch_size=16, patience=40)
     reward = fit_reward_model(ratings, scorer="mlp", loss="heteroscedastic", settings=options).reward

@@ -18,6 +18,7 @@ from textgym.reward_modeling.metrics import Metrics, agreement, area_under_curve
 from textgym.reward_modeling.reward_forms import Form, check_form, reward_of
 
 Targets = dict[str, Tensor]
+WITHOUT_MARGINS = "leave them out by --set-loss margins=false (in Python: FitSettings(loss={'margins': False}))"
 POLICY, EXPERT = "policy", "expert"  # the classes of a discriminator
 
 
@@ -462,7 +463,10 @@ class BradleyTerry(Objective):
     @classmethod
     def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "BradleyTerry":
         """Return the objective with scale, classes and the like of the training judgements."""
-        return cls(**{"has_ties": any(item.tie for item in judgements.items), **settings})
+        made = cls(**{"has_ties": any(item.tie for item in judgements.items), **settings})
+        if made.ties == "rao-kupper" and made.has_ties and made.margins and any(item.margin for item in judgements.items if not item.tie):
+            raise InvalidArgumentError(f"ties=rao-kupper knows no margins, and the pairs have some: {WITHOUT_MARGINS}, or take ties=davidson")
+        return made
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that make it anew."""
@@ -491,6 +495,16 @@ class BradleyTerry(Objective):
             return losses.davidson(chosen, rejected, targets["tie"], self.tie_parameter, targets["margin"])
         return losses.rao_kupper(chosen, rejected, targets["tie"], nn.functional.softplus(self.tie_parameter))
 
+    def log_odds(self, gaps: Tensor) -> Tensor:
+        """Return the log-odds that the first of two texts is preferred if one is, given how far its latent score is ahead, of any shape.
+
+        By Bradley and Terry, and after Davidson, that is the gap itself; after Rao and Kupper ties take more from the loser.
+        """
+        if self.ties == "davidson" or not self.has_ties:
+            return gaps
+        threshold = nn.functional.softplus(self.tie_parameter)
+        return nn.functional.logsigmoid(gaps - threshold) - nn.functional.logsigmoid(-gaps - threshold)
+
     def finish(self, outputs: Tensor) -> None:
         """Set the scale of `score` by the training texts."""
         self.centre.copy_(outputs[:, 0].mean())
@@ -498,8 +512,9 @@ class BradleyTerry(Objective):
 
     def score(self, outputs: Tensor, temperature: float | None = None) -> Tensor:
         """Return scores inside the range."""
-        unit = self.spread if temperature is None else temperature
-        return self.low + (self.high - self.low) * torch.sigmoid((outputs[:, 0] - self.centre) / unit)
+        above = outputs[:, 0] - self.centre
+        squashed = torch.sigmoid(above / self.spread if temperature is None else self.log_odds(above) / temperature)
+        return self.low + (self.high - self.low) * squashed
 
     def check_watched(self, items: Sequence[PreferencePair]) -> None:
         """Raise where every pair is a tie: no model is then better than another."""

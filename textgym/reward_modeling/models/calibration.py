@@ -82,7 +82,8 @@ def fit_calibration(objective: "Objective", outputs: Tensor, items: Sequence[Any
         return _temperature(log_probs, objective.targets(items)["label"])
     decided = [i for i, item in enumerate(items) if not item.tie]
     chosen, rejected = outputs[:, 0].double().chunk(2)
-    gaps = (chosen - rejected)[decided]
+    with torch.no_grad():
+        gaps: Tensor = objective.log_odds((chosen - rejected)[decided])  # type: ignore[operator]
     first = torch.from_numpy(sides(len(gaps)))
     signed = torch.where(first, gaps, -gaps)
     return _temperature(torch.nn.functional.logsigmoid(torch.stack([-signed, signed], dim=1)), first.long())

@@ -196,14 +196,18 @@ class FittedReward:
     def preference_probability(self, first: Sequence[Episode], second: Sequence[Episode]) -> "NDArray[np.float64]":
         """Return the probability that people prefer the first texts to the second, (n,), calibrated where the model is; of pairs only.
 
-        Ties are left out of account.
+        Ties are left out of account: it is the probability if one is preferred.
         """
         if self.objective.kind != "pairs":
             raise InvalidArgumentError(
                 f"a model fitted by {self.objective.name!r} knows no probability of preference; fit by 'bradley-terry'"
             )
+        import torch
+
         latent = self._debiased([episode.text for episode in (*first, *second)])[:, 0].double()
-        return ((latent[: len(first)] - latent[len(first) :]) / (self._temperature or 1.0)).sigmoid().numpy()
+        with torch.no_grad():  # an objective may have parameters of its own
+            log_odds: Tensor = self.objective.log_odds(latent[: len(first)] - latent[len(first) :])  # type: ignore[operator]
+        return (log_odds / (self._temperature or 1.0)).sigmoid().numpy()
 
     def outputs(self, texts: Sequence[str], prepared: "Prepared | None" = None) -> "Tensor":
         """Return the scorer's raw outputs, (n, n_outputs) float32 on the CPU."""

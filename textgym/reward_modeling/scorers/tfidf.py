@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from textgym.errors import InvalidArgumentError, MissingExtraError
 from textgym.files import write_text
-from textgym.reward_modeling.objectives import BradleyTerry, CrossEntropy, MultiTask, SquaredError
+from textgym.reward_modeling.objectives import WITHOUT_MARGINS, BradleyTerry, CrossEntropy, MultiTask, SquaredError
 from textgym.reward_modeling.scorers.scorer import Prepared, Scorer
 
 BLOCKS: dict[str, dict[str, Any]] = {
@@ -170,7 +170,7 @@ class TfIdf(Scorer):
         from sklearn.svm import LinearSVC
 
         if bool((targets["margin"] != 0).any()):
-            raise InvalidArgumentError("tfidf knows no margins: set margins=false of the loss, or take another scorer")
+            raise InvalidArgumentError(f"tfidf knows no margins, and the pairs have some: {WITHOUT_MARGINS}, or take another scorer")
         tie = targets["tie"].numpy()
         half = matrix.shape[0] // 2
         difference = matrix[:half] - matrix[half:]
