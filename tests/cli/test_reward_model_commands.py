@@ -60,11 +60,13 @@ def test_a_file_without_splits_is_told_how_to_get_them(tmp_path):
 def test_scores_that_are_no_ratings_get_no_figures_of_ratings(ratings, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     output = run("evaluate", "distinct-n", ratings, "--baselines", "human-rating")
-    rows = {line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]] for line in output.splitlines() if line.count("│") > 3}
+    rows = {
+        line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]] for line in output.splitlines() if line.count("│") > 3
+    }
     for figure in ("mse", "calibration error", "f1"):
         own, judge, words, constant = rows[figure]
         assert (own, words) == ("-", "-")
-        assert judge.startswith("0.") or judge.startswith("1.")
+        assert judge.startswith(("0.", "1."))
         assert constant != "-"
     assert "-" not in (rows["spearman"][0], rows["pairwise accuracy"][2])
     assert "distinct-n ranges from 0 to 1, so it is no rating on the scale -4 to 4" in output
@@ -88,6 +90,9 @@ def test_explain_adds_up_and_writes_the_page(ratings, tmp_path):
     ("arguments", "part"),
     [
         (["evaluate", "human-rating", "no-such-file.jsonl"], "no-such-file.jsonl"),
+        (["evaluate", "human-rating", "human-ratings", "--out", "no-such-folder/r.html"], "there is no folder no-such-folder"),
+        (["explain", "human-rating", "--continuation", "Fine.", "--out", "no-such-folder/r.html"], "there is no folder no-such-folder"),
+        (["discriminate", "ReviewContinuation", "--out", "d", "--set", "label_smoothing=x"], "label_smoothing must be a number, got 'x'"),
         (["evaluate", "human-rating", "human-ratings", "--split", "tset"], "got 'tset'"),
         (["explain", "human-rating"], "--continuation"),
         (["explain", "human-rating", "--continuation", ""], "no word to explain"),

@@ -52,11 +52,9 @@ def data_for(loss, request):
     ],
 )
 def test_every_scorer_learns_saves_and_loads(scorer, options, least, ratings, tmp_path):
-    epochs = {"compact": 8, "mlp": 15, "lm-linear": 15, "embedding": 30, "transformer": 4}.get(scorer, 1)
-    rate = 3e-3 if options.get("lora_rank") else None
-    result = fit_reward_model(
-        ratings, tmp_path / "reward", scorer=scorer, settings=settings(epochs, scorer=options, batch_size=16, learning_rate=rate)
-    )
+    epochs = {"compact": 8, "mlp": 15, "lm-linear": 15, "embedding": 30, "transformer": 4}.get(scorer)
+    steps = {"batch_size": 16, "learning_rate": 3e-3 if options.get("lora_rank") else None} if epochs else {}
+    result = fit_reward_model(ratings, tmp_path / "reward", scorer=scorer, settings=settings(epochs, scorer=options, **steps))
     assert result.best["pearson"] > least, result.history
     assert (result.reward.low, result.reward.high) == (-4, 4)
     reward = textgym.make_reward(str(tmp_path / "reward"))
@@ -91,7 +89,7 @@ def test_every_loss_learns(loss, request, tmp_path):
 @pytest.mark.parametrize("learner", ["ridge", "svm"])
 @pytest.mark.parametrize("loss", ["multi-task", "cross-entropy", "bradley-terry"])
 def test_tfidf_solves_classes_and_pairs_too(learner, loss, request, tmp_path):
-    options = settings(scorer={"learner": learner, "penalty": 0.1})
+    options = FitSettings(scorer={"learner": learner, "penalty": 0.1})
     result = fit_reward_model(data_for(loss, request), tmp_path / "reward", scorer="tfidf", loss=loss, settings=options)
     assert next(value for name, value in result.best.items() if name in ("f1", "accuracy", "pearson")) > 0.7
     reward = textgym.make_reward(str(tmp_path / "reward"))
@@ -308,6 +306,11 @@ def test_a_folder_of_something_else_is_never_replaced(ratings, tmp_path):
         ({"scorer": "tfidf", "settings": FitSettings(scorer={"lerner": "svm"})}, "did you mean 'learner'"),
         ({"scorer": "mlp", "settings": FitSettings(scorer={"features": "tea leaves"})}, "features must be"),
         ({"loss": "squared-error", "settings": FitSettings(loss={"ties": "x"})}, "has no option 'ties'"),
+        ({"scorer": "tfidf", "settings": FitSettings(scorer={"penalty": "abc"})}, "penalty must be a number, got 'abc'"),
+        ({"scorer": "mlp", "settings": FitSettings(scorer={"dropout": None})}, "dropout must be a number, got None"),
+        ({"scorer": "mlp", "device": "nonsense"}, "device 'nonsense' cannot be used"),
+        ({"scorer": "tfidf", "settings": FitSettings(epochs=30)}, "solved at once and takes no epochs"),
+        ({"scorer": "tfidf", "settings": FitSettings(contrastive="simcse", learning_rate=0.1)}, "takes no learning_rate, contrastive"),
     ],
 )
 def test_bad_options_are_one_clear_line(ratings, options, said):

@@ -345,6 +345,7 @@ def test_what_cannot_be_fitted_is_one_line(ratings: Any, tmp_path: Any) -> None:
         (lambda: textgym.make_reward(str(tmp_path / "r"), abstain_above=1.0, fallback=0.0), "does not know how uncertain it is"),
         (lambda: fit_reward_ensemble(ratings, ensemble=EnsembleSettings(bootstrap=False), scorer="tfidf"), "are all the same: bootstrap"),
         (lambda: EnsembleSettings(members=1), "2 members or more"),
+        (lambda: EnsembleSettings(penalty=-1.0), "penalty must be at least 0, got -1"),
         (lambda: fit_reward_model(ratings, scorer="tfidf", settings=FitSettings(length_debias="penalty")), "use 'residual'"),
         (lambda: FitSettings(length_debias="x"), "length_debias must be"),
         (lambda: FittedReward(str(tmp_path / "r")).preference_probability(EPISODES, EPISODES), "no probability of preference"),

@@ -6,7 +6,7 @@ from typing import Any, cast
 import click
 
 from textgym.cli.console import console
-from textgym.cli.options import settings_from
+from textgym.cli.options import check_page, settings_from
 from textgym.errors import InvalidArgumentError
 
 
@@ -41,6 +41,7 @@ def evaluate_command(
     from textgym.reward_modeling.models.abilities import Abilities, abilities_of, fitted_model
     from textgym.rewards.reward import make_reward
 
+    check_page(out)
     made = make_reward(reward, **settings_from(extra))
     fitted = fitted_model(made)
     if sizes is not None and fitted is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from textgym.cli.console import console
-from textgym.cli.options import settings_from
+from textgym.cli.options import check_page, settings_from
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
 
@@ -51,6 +51,7 @@ def explain_command(
 
     if not continuations and data is None:
         raise InvalidArgumentError("give a text with --continuation, or data with --words")
+    check_page(out)
     model, screen = make_reward(reward, **settings_from(extra)), console()
     if method == "integrated-gradients":
         from textgym.reward_modeling.explanation.integrated_gradients import TOLERANCE, integrated_gradients

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from textgym.agent import make_agent
+from textgym.device import check_device
 from textgym.errors import InvalidArgumentError
 from textgym.imitation.discriminator_reward import DiscriminatorReward
 from textgym.imitation.expert_texts import bare_environment, expert_tokens, unscored
@@ -107,6 +108,7 @@ def fit_discriminator(
     if epochs < 1 or patience < 1:
         raise InvalidArgumentError(f"epochs and patience must be at least 1, got {epochs} and {patience}")
     settings = settings or DiscriminatorSettings()
+    check_device(device)
     refuse_foreign(Path(out))
     train, held_out = train_and_validation(experts)
     vocabulary = load_vocabulary(model)

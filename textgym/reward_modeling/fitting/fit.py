@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from textgym.device import check_device
 from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import check_options
 from textgym.reward_modeling.data.judgements import JudgementSet
@@ -96,7 +97,6 @@ class FitSettings:
         if self.contrastive not in ("", "simcse", "moco"):
             raise InvalidArgumentError(f'contrastive must be "", "simcse" or "moco", got {self.contrastive!r}')
 
-
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> "FitSettings":
         """Return the settings that `dataclasses.asdict` made plain, as a model's description records them; unknown names are passed over."""
@@ -158,6 +158,7 @@ def fit_reward_model(
     """
     settings = settings or FitSettings()
     check_loss(loss, judgements.kind)
+    check_device(device)
     if out is not None:
         refuse_foreign(Path(out))
     train, validation = train_and_validation(judgements)
@@ -174,8 +175,8 @@ def fit_reward_model(
         model = kind(objective.n_outputs, **options)
     if model.n_outputs != objective.n_outputs:
         raise InvalidArgumentError(f"the loss {loss!r} needs a scorer with {objective.n_outputs} outputs, this one has {model.n_outputs}")
-    if model.closed_form and settings.length_debias == "penalty":
-        raise InvalidArgumentError(f"length_debias 'penalty' is part of a loss, and {scorer!r} is solved at once: use 'residual'")
+    if model.closed_form:
+        _check_closed_form(scorer, settings)
     described: dict[str, Any] = {"train": len(train), "validation": len(validation), "train_ids_sha256": ids_hash(train.items)}
     known = keys(train.items)
     if settings.distillation is not None:
@@ -198,6 +199,15 @@ def objective_for(loss: str, train: "JudgementSet[Any]", settings: FitSettings) 
     """Return the objective of a known loss for the training judgements; raises where they or the loss's settings do not suit it."""
     check_options(f"loss {loss!r}", OBJECTIVES[loss], settings.loss)
     return OBJECTIVES[loss].for_judgements(train, **settings.loss)
+
+
+def _check_closed_form(scorer: str, settings: FitSettings) -> None:
+    """Raise for settings of a fit step by step, which a scorer that is solved at once would pass over."""
+    if settings.length_debias == "penalty":
+        raise InvalidArgumentError(f"length_debias 'penalty' is part of a loss, and {scorer!r} is solved at once: use 'residual'")
+    given = [name for name in ("epochs", "batch_size", "learning_rate", "contrastive") if getattr(settings, name)]
+    if given:
+        raise InvalidArgumentError(f"{scorer!r} is solved at once and takes no {', '.join(given)}: leave it out, or take another scorer")
 
 
 class _Run:

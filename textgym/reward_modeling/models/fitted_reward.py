@@ -8,6 +8,7 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textgym.device import check_device
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling.models.abstention import Abstention, abstention
@@ -76,6 +77,7 @@ class FittedReward:
         from textgym.reward_modeling.scorers import scorer_class
         from textgym.reward_modeling.training_texts import FILE, read_keys
 
+        check_device(device)
         folder = Path(path)
         found = read_description(folder, check_versions)
         where = f"reward model {str(folder)!r}"
