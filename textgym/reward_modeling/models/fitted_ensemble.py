@@ -170,3 +170,8 @@ class FittedEnsemble:
             own = {"how": self.how, "penalty": self.penalty, "members": names, "finished": finished, "range": [self.low, self.high]}
             self.description = describe(aside, {**self.description, **own}, (), ENSEMBLE)
             write_text(aside / ENSEMBLE, json.dumps(self.description, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_fitted(folder: str, device: str = "cpu") -> FittedReward | FittedEnsemble:
+    """Return the fitted model, or the ensemble of them, that a folder holds."""
+    return FittedEnsemble(folder, device) if is_ensemble_folder(Path(folder)) else FittedReward(folder, device)
