@@ -162,6 +162,7 @@ def test_people_set_the_ceiling() -> None:
     found = human_ceiling([tuple(r) for r in raters])
     assert found["split-half"] == pytest.approx(8 / 9, abs=0.01)
     assert found["one human"] == pytest.approx(1 / np.sqrt(2 * (1 + 1 / 7)), abs=0.015)
+    assert found["reachable"] == pytest.approx(np.corrcoef(truth, raters.mean(1))[0, 1], abs=0.01)  # what the truth itself reaches
     assert human_ceiling([(1.0,), (2.0,)] * 20) == {}
 
 
@@ -181,6 +182,7 @@ def test_the_report_shows_figures_texts_and_no_markup_of_theirs(tmp_path: Path, 
     for part in ("pairwise accuracy", "constant", "Furthest from people", "data:image/png", "&lt;script&gt;", "some &lt;data&gt;"):
         assert part in page
     assert "<script>" not in page
+    assert "No ceiling: most texts have fewer than 4 individual ratings" in page
 
 
 # --- class labels, uncertainty, learning curve ---------------------------------------------------------------------------------------

@@ -79,7 +79,8 @@ def evaluate_command(
         )
     if found.ceiling:
         click.echo(
-            f"people against people: one human {found.ceiling['one human']:.3f}, split-half {found.ceiling['split-half']:.3f} (Pearson)"
+            f"people against people: one human {found.ceiling['one human']:.3f}, split-half {found.ceiling['split-half']:.3f}; a perfect model "
+            f"would reach {found.ceiling['reachable']:.3f} (Pearson)"
         )
     if found.reliability is not None:
         click.echo(f"expected calibration error: {found.reliability.error:.3f}")

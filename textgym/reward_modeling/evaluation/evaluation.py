@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 N_RESAMPLES = 1000
 MOST_PAIRED = 2500  # texts whose pairs are all looked at; of more, a seeded sample
 OF_RATINGS = ("mse", "calibration error", "accuracy", "precision", "recall", "f1")  # figures that take a score for a rating
+LEAST_RATERS = 4  # of a text, for two halves of them to say something
 SAME_LENGTH = 0.1  # two texts are as long if their word counts differ by at most this share
 
 
@@ -41,7 +42,7 @@ class Evaluation:
         thresholds: Accuracy, precision, recall and F1 of "score > threshold" for "rating > middle of the scale", (thresholds,) each.
         reliability: Calibration; None for a score that is no estimate of the judgement: of ratings, one whose declared range is another
             than the scale. Such a score has no error in rating points, no calibration and no side of the middle, so these figures are nan.
-        ceiling: How well people agree with each other; empty where no individual ratings are known.
+        ceiling: How well people agree with each other, as `human_ceiling` says; empty where too few have four individual ratings.
         truth, scores: The judgements and the rewards, (n,) each; for pairs the margin (1 where none was asked) and the score difference,
             for labels the rank of the class.
         errors: How wrong each score is, (n,): |score - rating| (of a score that is none, the difference of their ranks, 0..1), how far the rejected text is ahead, 1 - probability of the true class.
@@ -273,9 +274,10 @@ def human_ceiling(ratings: Sequence[Sequence[float]], seed: int = 0, n_draws: in
     """Return how well people predict people, as Pearson correlations; {} unless most texts have four raters or more.
 
     "one human": one random rater of each text against the mean of its others. "split-half": the means of two random halves of the
-    raters, corrected to the full number of raters (Spearman 1910; Brown 1910): what a perfect predictor of the mean could reach is its root.
+    raters, corrected to the full number of raters (Spearman 1910; Brown 1910): the reliability of the mean. "reachable": its root, the
+    correlation of the mean of these raters with what a perfect model predicts, the mean of ever so many.
     """
-    known = [np.asarray(r, float) for r in ratings if len(r) >= 4]
+    known = [np.asarray(r, float) for r in ratings if len(r) >= LEAST_RATERS]
     if len(known) < max(10, len(ratings) // 2):
         return {}
     rng = np.random.default_rng(seed)
@@ -286,7 +288,8 @@ def human_ceiling(ratings: Sequence[Sequence[float]], seed: int = 0, n_draws: in
         first, second = (np.array([part.mean() for part in parts]) for parts in zip(*[np.array_split(r, 2) for r in mixed], strict=True))
         halves.append(correlation(first, second))
     half = float(np.mean(halves))
-    return {"one human": float(np.mean(one)), "split-half": half * 2 / (1 + half)}
+    whole = half * 2 / (1 + half)
+    return {"one human": float(np.mean(one)), "split-half": whole, "reachable": math.sqrt(max(0.0, whole))}
 
 
 # --- class labels --------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 
 from textgym.experiments.statistics import Estimate
 from textgym.html_page import COLOURS, image, table, write_page
-from textgym.reward_modeling.evaluation.evaluation import Evaluation
+from textgym.reward_modeling.evaluation.evaluation import LEAST_RATERS, Evaluation
 from textgym.reward_modeling.evaluation.learning_curve import LearningCurve
 from textgym.reward_modeling.evaluation.uncertainty import UncertaintyCheck
 
@@ -74,11 +74,11 @@ def shown(estimate: Estimate) -> str:
 
 def _ceiling(evaluation: Evaluation) -> str:
     if not evaluation.ceiling:
-        return "<p class='note'>No ceiling: the data has no individual ratings.</p>"
-    one, half = evaluation.ceiling["one human"], evaluation.ceiling["split-half"]
+        return f"<p class='note'>No ceiling: most texts have fewer than {LEAST_RATERS} individual ratings.</p>"
+    one, half, reachable = (evaluation.ceiling[name] for name in ("one human", "split-half", "reachable"))
     return (
         f"<p class='note'>People against people: the rating of one human correlates {one:.3f} (Pearson) with the mean of the others; the mean "
-        f"rating has a split-half reliability of {half:.3f}.</p>"
+        f"rating has a split-half reliability of {half:.3f}, so a perfect model would reach {reachable:.3f}.</p>"
     )
 
 
