@@ -498,3 +498,27 @@ def test_a_step_of_momentum_contrast_by_hand():
     contrastive_loss(fast, [1], slow, 1.0)
     expected = torch.tensor([[0.0, 1.0], [*key], [0.0, 1.0]], dtype=torch.float32)  # oldest first; (1, 0) fell out
     torch.testing.assert_close(slow.queue, expected)
+
+
+def test_a_text_is_never_its_own_negative():
+    from torch import nn
+
+    from textgym.reward_modeling.fitting.contrastive import MomentumEncoder, contrastive_loss
+
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+
+        def embed(self, prepared):
+            return self.weight[prepared]
+
+    table = Table()
+    slow = MomentumEncoder(table, queue_size=8)
+    contrastive_loss(table, [0, 1], slow, 1.0, [0, 1])
+    loss = contrastive_loss(table, [0, 0, 1], slow, 1.0, [0, 0, 1])  # each of the two has one negative in the queue: the other
+    assert loss.item() == pytest.approx(np.log(np.exp(1) + np.exp(0)) - 1, rel=1e-6)
+    assert slow.numbers.tolist() == [0, 1, 0, 1]
+    assert len(slow.queue) == 4
+    twice = contrastive_loss(table, [0, 2, 0], temperature=1.0, numbers=[0, 2, 0])
+    torch.testing.assert_close(twice, contrastive_loss(table, [0, 2], temperature=1.0))

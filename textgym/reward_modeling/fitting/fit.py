@@ -254,6 +254,8 @@ class _Run:
             show(0, n * epochs, "reading the texts")
         prepared = scorer.begin(self.texts, self.objective.worths(self.items))
         watched = scorer.prepare(self.held_out_texts)
+        first_places: dict[str, int] = {}
+        numbers = [first_places.setdefault(text, place) for place, text in enumerate(self.texts)]
         lengths = torch.from_numpy(log_words(self.texts)).float()
         per_item = len(prepared) // n  # 2 for pairs
         targets = self.objective.targets(self.items)
@@ -288,7 +290,7 @@ class _Run:
                     scored = outputs[:, self.objective.score_columns]
                     whole = whole + settings.length_coef * length_correlation(scored, lengths[places].to(scored.device))
                 if settings.contrastive and len(batch) > 1:
-                    whole = whole + settings.contrastive_coef * contrastive_loss(scorer, batch, slow)
+                    whole = whole + settings.contrastive_coef * contrastive_loss(scorer, batch, slow, numbers=[numbers[place] for place in places])
                 optimizer.zero_grad()
                 whole.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)
