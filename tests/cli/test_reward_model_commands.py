@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from textgym.cli.main import cli
 from textgym.errors import TextgymError
 from textgym.reward_modeling.data.judgement_source import load_judgements, sample
+from textgym.reward_modeling.data.judgements import JudgementSet, PreferencePair
 from textgym.reward_modeling.data.writing import write_judgements
 
 
@@ -73,6 +74,15 @@ def test_scores_that_are_no_ratings_get_no_figures_of_ratings(ratings, monkeypat
     truth = [item.rating for item in load_judgements(ratings).split("test").items]
     usual = np.mean([item.rating for item in load_judgements(ratings).split("train").items])
     assert float(rows["mse"][3].split()[0]) == pytest.approx(np.mean((np.array(truth) - usual) ** 2), abs=5e-4)
+
+
+def test_words_of_pairs_and_of_labels_are_listed_too(tmp_path):
+    texts = [f"a {word} film {i}" for i in range(6) for word in ("great", "dull")]
+    pairs = [PreferencePair(id=str(i), chosen=texts[2 * i], rejected=texts[2 * i + 1]) for i in range(6)]
+    write_judgements(JudgementSet("pairs", tuple(pairs)), tmp_path / "pairs.jsonl")
+    raised, lowered = run("explain", "vader", "--words", tmp_path / "pairs.jsonl").splitlines()[:2]
+    assert "great +" in raised
+    assert "film" in lowered
 
 
 def test_explain_adds_up_and_writes_the_page(ratings, tmp_path):

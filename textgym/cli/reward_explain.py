@@ -77,8 +77,10 @@ def explain_command(
     influences = []
     if data is not None:
         from textgym.reward_modeling.data.judgement_source import load_judgements
+        from textgym.reward_modeling.data.judgements import continuations_of
 
-        texts = [Episode(item.prompt, item.text) for item in load_judgements(data).items[:FIRST] if hasattr(item, "text")]
+        shown = [(item.prompt, text) for item in load_judgements(data).items for text in continuations_of(item)]
+        texts = [Episode(*parts) for parts in dict.fromkeys(shown)][:FIRST]
         influences = influential_words(model.score, texts)
         for title, some in (("raise", influences[:10]), ("lower", influences[::-1][:10])):
             click.echo(f"{title} it most: " + ", ".join(f"{i.word} {i.mean:+.2f} ({i.count})" for i in some))

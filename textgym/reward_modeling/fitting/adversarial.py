@@ -104,16 +104,20 @@ class Measure:
     """A model's worth, measured by an attack made anew.
 
     Attributes:
-        pearson: With the validation ratings.
+        pearson: With the ratings of a split.
         beaten: Percentage of human texts beaten, of each kind of exploit.
         worst: The most successful exploit's text.
         n_exploits: Texts learnt from so far.
+        ratings: Split of the ratings.
+        prompts: Split of the attacked prompts.
     """
 
     pearson: float
     beaten: Mapping[str, float]
     worst: str
     n_exploits: int
+    ratings: str = "validation"
+    prompts: str = "validation"
 
     @property
     def highest(self) -> float:
@@ -331,8 +335,8 @@ class _Hardening:
 
     def measure(self, model: FittedReward, split: str, n_exploits: int | None = None) -> Measure:
         """Return what a fresh attack and the ratings of a split say; the validation split, where this one has too little."""
-        part = self.judgements.split("test" if split == "test" else "validation")
-        part = part if len(part) > 1 else self.judgements.split("validation")
+        rated: Literal["test", "validation"] = "test" if split == "test" and len(self.judgements.split("test")) > 1 else "validation"
+        part = self.judgements.split(rated)
         scores = model.score_texts([item.prompt + item.text for item in part.items])
         fresh = split == "test"
         if fresh and not any(p.references for p in self.task.split("test")):
@@ -345,7 +349,8 @@ class _Hardening:
                     trials[tuple(episode.text for episode in episodes)] = None
         beaten = {exploit.name: exploit.percentile for exploit in found.exploits}
         pearson = correlation(scores, np.array([item.rating for item in part.items]))
-        return Measure(pearson, beaten, found.worst.episode.text, len(self.exploits) if n_exploits is None else n_exploits)
+        learnt = len(self.exploits) if n_exploits is None else n_exploits
+        return Measure(pearson, beaten, found.worst.episode.text, learnt, rated, split)
 
     def _redteam(self, model: FittedReward, split: str, seed: int, kinds: Sequence[str] | None) -> RedTeamReport:
         prompts = self.settings.prompts if kinds is not None else 8
