@@ -17,7 +17,7 @@ from textgym.reward_modeling.data.writing import write_judgements
 from textgym.reward_modeling.fitting.ensemble_fit import fit_reward_ensemble
 from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model, train_and_validation
 from textgym.reward_modeling.metrics import correlation
-from textgym.reward_modeling.models.fitted_reward import write_history
+from textgym.reward_modeling.models.fitted_reward import FittedReward, write_history
 from textgym.reward_modeling.objectives import OBJECTIVES
 from textgym.reward_modeling.scorers import SCORERS
 
@@ -295,6 +295,30 @@ def test_a_folder_of_something_else_is_never_replaced(ratings, tmp_path):
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 
 
+def test_what_somebody_laid_beside_a_model_is_not_lost(ratings, tmp_path):
+    fit_reward_model(ratings, tmp_path / "r", scorer="tfidf")
+    fit_reward_model(ratings, tmp_path / "r", scorer="mlp", settings=settings(2, scorer=HASHED))  # a model alone may be replaced, epoch by epoch
+    (tmp_path / "r" / "notes.txt").write_text("what I found out")
+    with pytest.raises(textgym.InvalidArgumentError, match=r"notes\.txt' is no part of the reward model"):
+        fit_reward_model(ratings, tmp_path / "r", scorer="tfidf")
+    assert (tmp_path / "r" / "notes.txt").exists()
+    assert "mlp" in (tmp_path / "r" / "reward_model.json").read_text()
+
+
+def test_models_that_score_differently_have_different_versions(ratings, tmp_path):
+    def fitted(**options):
+        return fit_reward_model(ratings, scorer="tfidf", settings=FitSettings(**options)).reward
+
+    plain, other, calibrated = fitted(), fitted(scorer={"penalty": 9.0}), fitted(calibrate=True)
+    versions = [plain.version, other.version, calibrated.version]
+    assert len(set(versions)) == 3
+    assert fitted().version == plain.version
+    assert calibrated.with_parts(calibration=None).version == plain.version
+    calibrated.save(tmp_path / "r")
+    assert FittedReward(str(tmp_path / "r")).version == calibrated.version
+    assert FittedReward(str(tmp_path / "r")).with_parts(calibration=None).version != calibrated.version
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -316,6 +340,19 @@ def test_a_folder_of_something_else_is_never_replaced(ratings, tmp_path):
 def test_bad_options_are_one_clear_line(ratings, options, said):
     with pytest.raises(textgym.TextgymError, match=said):
         fit_reward_model(ratings, **options)
+
+
+def test_no_text_is_longer_than_the_tokenizer_says(tmp_path):
+    import shutil
+
+    from textgym.lm.source import resolve_model
+    from textgym.reward_modeling.scorers.transformer import Transformer
+
+    shutil.copytree(resolve_model("reviews"), tmp_path / "base")
+    path = tmp_path / "base" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 7}))
+    scorer = Transformer(1, model=str(tmp_path / "base"), max_tokens=99)
+    assert len(scorer.prepare(["wonderful " * 50])[0]) == scorer.max_tokens == 7
 
 
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"batch_size": -1}, {"learning_rate": float("nan")}, {"contrastive": "x"}, {"patience": 0}])
@@ -420,11 +457,13 @@ def test_bad_data_is_one_line(tmp_path):
 
 
 def test_the_command_offers_every_scorer_and_loss():
-    from textgym.cli.reward_fit import LOSSES
+    from textgym.cli.reward_fit import KINDS, LOSSES
     from textgym.cli.reward_fit import SCORERS as OFFERED
+    from textgym.reward_modeling.data import invented_texts
 
     assert set(OFFERED) == set(SCORERS)
     assert set(LOSSES) == set(OBJECTIVES) - {"discrimination"}  # fitted by `textgym reward discriminate`
+    assert KINDS == invented_texts.KINDS
 
 
 def test_the_bundled_ratings_are_whole():

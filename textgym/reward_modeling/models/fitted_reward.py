@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,9 +157,17 @@ class FittedReward:
     @property
     def version(self) -> str:
         """The start of the hash over the whole model: it changes whenever scores may change."""
-        parts = ("files", "sources", "objective_settings", "length_debias", "calibration")
-        described = json.dumps({k: v for k, v in self.description.items() if k in parts}, sort_keys=True)
-        return hashlib.sha256(described.encode()).hexdigest()[:12]
+        files: dict[str, str] | None = self.description.get("files")
+        described: dict[str, Any] = {
+            "sources": self.description.get("sources", {}),
+            "scorer": [self.scorer.name, self.scorer.settings()],
+            "objective": [self.objective.name, self.objective.settings()],
+            "files": _weights_hash({**self.scorer.state(), **self.objective.state_dict()}) if files is None else files,
+        }
+        for name, part in (("length_debias", self.length_debias), ("calibration", self.calibration)):
+            described[name] = None if part is None else part.plain()
+        described["guard"] = None if self.guard is None else self.guard.version
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def uncertainty_kind(self) -> str:
@@ -348,6 +356,14 @@ def write_history(folder: Path, history: Sequence[Any], finished: bool) -> None:
 
     epochs = [{name: value if math.isfinite(value) else None for name, value in entry.items()} for entry in history]
     write_text(folder / HISTORY, json.dumps({"finished": finished, "epochs": epochs}, indent=1, allow_nan=False) + "\n")
+
+
+def _weights_hash(state: "Mapping[str, Tensor]") -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def evaluate(scorer: "Scorer", prepared: Sequence[Any]) -> "Tensor":
