@@ -184,6 +184,19 @@ def test_pre_training_and_the_auxiliary_term_run(ratings):
         assert np.isfinite(result.best["train_loss"])
 
 
+def test_a_fit_can_begin_with_pre_training(ratings):
+    few, steps = replace(ratings, items=ratings.items[:40]), []
+    base = {"epochs": 1, "batch_size": 16, "scorer": {"model": "reviews", "max_tokens": 8}}
+    for pretrain in ("", "simcse"):
+        result = fit_reward_model(
+            few, scorer="transformer", settings=FitSettings(pretrain=pretrain, pretrain_steps=3, **base), show=lambda *told: steps.append(told[2])
+        )
+        assert any("contrastive loss" in note for note in steps) == bool(pretrain)
+    assert FitSettings.read(result.reward.description["fit"]).pretrain == "simcse"
+    with pytest.raises(textgym.InvalidArgumentError, match="takes no pretrain"):
+        fit_reward_model(few, scorer="tfidf", settings=FitSettings(pretrain="moco"))
+
+
 def test_frozen_layers_stay_as_they_were_and_know_no_dropout(ratings):
     scorer = SCORERS["transformer"](1, model="reviews", max_tokens=16, frozen_layers=1)
     before = {name: value.clone() for name, value in scorer.named_parameters()}

@@ -23,6 +23,10 @@ LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "or
 @click.option("--learning-rate", type=float, help="Highest rate of AdamW.")
 @click.option("--patience", default=3, show_default=True, help="Epochs without a better validation figure before it stops.")
 @click.option("--max-minutes", type=float, help="Start no epoch that would end later.")
+@click.option(
+    "--pretrain", type=click.Choice(["simcse", "moco"]), help="First teach the encoder to tell bare training texts apart (scorer transformer)."
+)
+@click.option("--pretrain-steps", default=200, show_default=True, help="Steps of that.")
 @click.option("--contrastive", type=click.Choice(["simcse", "moco"]), help="Auxiliary contrastive term (scorer transformer).")
 @click.option("--members", default=1, show_default=True, help="Fit an ensemble of so many models; their spread tells how uncertain it is.")
 @click.option(
@@ -74,6 +78,7 @@ def fit_command(
     extra_loss: tuple[str, ...],
     limit: int | None,
     contrastive: str | None,
+    pretrain: str | None,
     members: int,
     bootstrap: bool,
     combine: str,
@@ -109,6 +114,7 @@ def fit_command(
         raise click.UsageError("--invented texts need a --teacher to rate them")
     chosen = FitSettings(
         contrastive=contrastive or "",
+        pretrain=pretrain or "",
         length_debias=length_debias or "",
         distillation=Distillation(teacher=teacher, share=teacher_share, invented=invented, kinds=kinds) if teacher else None,
         scorer=named_values(extra, "--set"),

@@ -15,7 +15,7 @@ from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import check_options
 from textgym.reward_modeling.data.judgements import JudgementSet
 from textgym.reward_modeling.data.splits import assign_splits
-from textgym.reward_modeling.fitting.contrastive import MomentumEncoder, contrastive_loss
+from textgym.reward_modeling.fitting.contrastive import MomentumEncoder, contrastive_loss, pretrain
 from textgym.reward_modeling.fitting.distillation import Distillation, distilled
 from textgym.reward_modeling.losses import length_correlation
 from textgym.reward_modeling.metrics import Metrics
@@ -52,6 +52,8 @@ class FitSettings:
         warmup: Share of the steps over which the rate rises.
         patience: Epochs without a better validation figure before fitting stops.
         max_minutes: Fitting stops before an epoch that would end after so many minutes; None for no limit.
+        pretrain: "" for none, or "simcse" or "moco": the encoder first learns to tell the bare training texts apart.
+        pretrain_steps: Of that.
         contrastive: "" for none, or "simcse" or "moco": an auxiliary contrastive term beside the loss.
         contrastive_coef: Its weight.
         length_debias: "" for none; "residual" takes off what the outputs owe to the logarithm of the length, estimated on training texts;
@@ -72,6 +74,8 @@ class FitSettings:
     warmup: float = 0.06
     patience: int = 3
     max_minutes: float | None = None
+    pretrain: str = ""
+    pretrain_steps: int = 200
     contrastive: str = ""
     contrastive_coef: float = 0.1
     length_debias: str = ""
@@ -82,7 +86,7 @@ class FitSettings:
     loss: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "batch_size", "patience", "pretrain_steps"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidArgumentError(f"{name} must be a whole number of at least 1, got {value!r}")
@@ -94,8 +98,9 @@ class FitSettings:
             raise InvalidArgumentError(f'length_debias must be "", "residual" or "penalty", got {self.length_debias!r}')
         if not (math.isfinite(self.length_coef) and self.length_coef >= 0):
             raise InvalidArgumentError(f"length_coef must be at least 0, got {self.length_coef!r}")
-        if self.contrastive not in ("", "simcse", "moco"):
-            raise InvalidArgumentError(f'contrastive must be "", "simcse" or "moco", got {self.contrastive!r}')
+        for name in ("contrastive", "pretrain"):
+            if getattr(self, name) not in ("", "simcse", "moco"):
+                raise InvalidArgumentError(f'{name} must be "", "simcse" or "moco", got {getattr(self, name)!r}')
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> "FitSettings":
@@ -181,6 +186,9 @@ def fit_reward_model(
     known = keys(train.items)
     if settings.distillation is not None:
         train, described["teacher_version"] = distilled(train, settings.distillation, settings.seed, device, show)
+    if settings.pretrain:
+        steps = settings.pretrain_steps
+        pretrain(model, objective.texts(train.items), method=settings.pretrain, steps=steps, seed=settings.seed, show=show)
     folder = Path(out) if out is not None else None
     run = _Run(model, objective.to(device), train.items, validation.items, described, known, settings, device, folder, report)
     return run.solve() if model.closed_form else run.train(show)
@@ -205,7 +213,7 @@ def _check_closed_form(scorer: str, settings: FitSettings) -> None:
     """Raise for settings of a fit step by step, which a scorer that is solved at once would pass over."""
     if settings.length_debias == "penalty":
         raise InvalidArgumentError(f"length_debias 'penalty' is part of a loss, and {scorer!r} is solved at once: use 'residual'")
-    given = [name for name in ("epochs", "batch_size", "learning_rate", "contrastive") if getattr(settings, name)]
+    given = [name for name in ("epochs", "batch_size", "learning_rate", "pretrain", "contrastive") if getattr(settings, name)]
     if given:
         raise InvalidArgumentError(f"{scorer!r} is solved at once and takes no {', '.join(given)}: leave it out, or take another scorer")
 
