@@ -54,7 +54,9 @@ def test_a_student_of_few_judgements_gains_from_a_teacher(teacher):
 
 
 def test_recorded_settings_come_back_whole_and_a_distilled_model_can_be_refitted(ratings, teacher, tmp_path):
-    settings = FitSettings(distillation=Distillation(teacher=teacher[1], invented=5, kinds=("spans", "recombined")), scorer={"penalty": 3.0})
+    settings = FitSettings(
+        distillation=Distillation(teacher=teacher[1], invented=5, kinds=("spans", "recombined")), scorer={"penalty": 3.0}
+    )
     fit_reward_model(ratings, tmp_path / "student", scorer="tfidf", settings=settings)
     student = FittedReward(str(tmp_path / "student"))
     assert FitSettings.read(student.description["fit"]) == settings

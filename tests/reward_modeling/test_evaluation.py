@@ -148,7 +148,10 @@ def test_intervals_of_pairs_that_share_texts_hold_the_truth(monkeypatch: Any) ->
         texts = [f"{score:.9f} text of {rng.bytes(9).hex()}" for score in 0.6 * truth + 0.8 * rng.normal(size=30)]
         order = np.argsort(truth)
         pairs = [
-            PreferencePair(id=f"{i}-{j}", chosen=texts[order[i]], rejected=texts[order[j]]) for i in range(30) for j in range(i) if (i + j) % 2
+            PreferencePair(id=f"{i}-{j}", chosen=texts[order[i]], rejected=texts[order[j]])
+            for i in range(30)
+            for j in range(i)
+            if (i + j) % 2
         ]
         estimate = evaluate("number", number, JudgementSet("pairs", tuple(pairs))).figures["pairwise accuracy"]
         hits += estimate.low <= expected <= estimate.high

@@ -189,7 +189,10 @@ def test_a_fit_can_begin_with_pre_training(ratings):
     base = {"epochs": 1, "batch_size": 16, "scorer": {"model": "reviews", "max_tokens": 8}}
     for pretrain in ("", "simcse"):
         result = fit_reward_model(
-            few, scorer="transformer", settings=FitSettings(pretrain=pretrain, pretrain_steps=3, **base), show=lambda *told: steps.append(told[2])
+            few,
+            scorer="transformer",
+            settings=FitSettings(pretrain=pretrain, pretrain_steps=3, **base),
+            show=lambda *told: steps.append(told[2]),
         )
         assert any("contrastive loss" in note for note in steps) == bool(pretrain)
     assert FitSettings.read(result.reward.description["fit"]).pretrain == "simcse"
@@ -310,7 +313,9 @@ def test_a_folder_of_something_else_is_never_replaced(ratings, tmp_path):
 
 def test_what_somebody_laid_beside_a_model_is_not_lost(ratings, tmp_path):
     fit_reward_model(ratings, tmp_path / "r", scorer="tfidf")
-    fit_reward_model(ratings, tmp_path / "r", scorer="mlp", settings=settings(2, scorer=HASHED))  # a model alone may be replaced, epoch by epoch
+    fit_reward_model(
+        ratings, tmp_path / "r", scorer="mlp", settings=settings(2, scorer=HASHED)
+    )  # a model alone may be replaced, epoch by epoch
     (tmp_path / "r" / "notes.txt").write_text("what I found out")
     with pytest.raises(textgym.InvalidArgumentError, match=r"notes\.txt' is no part of the reward model"):
         fit_reward_model(ratings, tmp_path / "r", scorer="tfidf")

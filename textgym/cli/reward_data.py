@@ -22,10 +22,15 @@ from textgym.errors import InvalidArgumentError
 @click.option("--drop-words", type=float, metavar="SHARE", help="Add copies of training texts without SHARE of their words.")
 @click.option("--mix", type=int, metavar="N", help="Add N texts joined from two training ones each, with the mean of their ratings.")
 @click.option(
-    "--paraphrase", type=float, metavar="SHARE", help="Add SHARE of the training texts with some words rewritten by the bundled language model."
+    "--paraphrase",
+    type=float,
+    metavar="SHARE",
+    help="Add SHARE of the training texts with some words rewritten by the bundled language model.",
 )
 @click.option(
-    "--judge", metavar="REWARD", help="With --paraphrase: leave out what this reward rates differently from the original, such as human-rating."
+    "--judge",
+    metavar="REWARD",
+    help="With --paraphrase: leave out what this reward rates differently from the original, such as human-rating.",
 )
 @click.option(
     "--convert", "out", metavar="OUT", help="Write to OUT: .jsonl, .csv, .tsv (with .gz), .parquet, or a folder without a suffix."
@@ -62,7 +67,7 @@ def data_command(
         raise InvalidArgumentError(f"{'--per-rater' if per_rater else '--ties'} says how --pairs are made: give --pairs, too")
     if judge is not None and paraphrase is None:
         raise InvalidArgumentError("--judge judges paraphrases: give --paraphrase, too")
-    judgements = read_judgements(file, kind)
+    judgements: Any = read_judgements(file, kind)
     if fractions is not None:
         shares = _numbers("--split", fractions)
         if len(shares) != 3:

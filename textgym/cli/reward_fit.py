@@ -24,7 +24,9 @@ LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "or
 @click.option("--patience", default=3, show_default=True, help="Epochs without a better validation figure before it stops.")
 @click.option("--max-minutes", type=float, help="Start no epoch that would end later.")
 @click.option(
-    "--pretrain", type=click.Choice(["simcse", "moco"]), help="First teach the encoder to tell bare training texts apart (scorer transformer)."
+    "--pretrain",
+    type=click.Choice(["simcse", "moco"]),
+    help="First teach the encoder to tell bare training texts apart (scorer transformer).",
 )
 @click.option("--pretrain-steps", default=200, show_default=True, help="Steps of that.")
 @click.option("--contrastive", type=click.Choice(["simcse", "moco"]), help="Auxiliary contrastive term (scorer transformer).")

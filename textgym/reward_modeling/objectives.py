@@ -256,7 +256,9 @@ class _Labels(Objective):
         classes = judgements.classes or tuple(sorted({item.label for item in judgements.items}))
         labels = {item.label for item in judgements.items}
         if len(labels) == 1:
-            raise InvalidArgumentError(f"all {len(judgements)} training judgements have the label {labels.pop()!r}: a loss needs two classes")
+            raise InvalidArgumentError(
+                f"all {len(judgements)} training judgements have the label {labels.pop()!r}: a loss needs two classes"
+            )
         return cls(**{"classes": classes, **settings})
 
     def settings(self) -> dict[str, Any]:
@@ -366,7 +368,9 @@ class Discrimination(CrossEntropy):
         """Raise where only one side is there to be told from the other."""
         missing = [name for name in self.classes if all(item.label != name for item in items)]
         if missing:
-            raise InvalidArgumentError(f"none of the {len(items)} validation texts is of the class {missing[0]!r}, so nothing can be told apart")
+            raise InvalidArgumentError(
+                f"none of the {len(items)} validation texts is of the class {missing[0]!r}, so nothing can be told apart"
+            )
 
     def metrics(self, outputs: Tensor, items: Sequence[LabelledText]) -> Metrics:
         """Return the area under the curve, and the accuracy."""
@@ -465,7 +469,9 @@ class BradleyTerry(Objective):
         """Return the objective with scale, classes and the like of the training judgements."""
         made = cls(**{"has_ties": any(item.tie for item in judgements.items), **settings})
         if made.ties == "rao-kupper" and made.has_ties and made.margins and any(item.margin for item in judgements.items if not item.tie):
-            raise InvalidArgumentError(f"ties=rao-kupper knows no margins, and the pairs have some: {WITHOUT_MARGINS}, or take ties=davidson")
+            raise InvalidArgumentError(
+                f"ties=rao-kupper knows no margins, and the pairs have some: {WITHOUT_MARGINS}, or take ties=davidson"
+            )
         return made
 
     def settings(self) -> dict[str, Any]:

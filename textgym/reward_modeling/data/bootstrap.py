@@ -1,7 +1,7 @@
 """Bootstrap: judgements drawn anew, with replacement, those that hang together drawn together."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,8 +40,8 @@ def drawing_units(judgements: "JudgementSet[Any]", names: Sequence[str] | None =
     return [tuple(dict.fromkeys(alike[text] for text in several)) for several in texts]
 
 
-def drawn_counts(units: Units, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return how often each judgement is in a sample of as many units as there are, (n,).
+def resampler(units: Units) -> Callable[[np.random.Generator], NDArray[np.int64]]:
+    """Return a function that draws as many units as there are and returns how often each judgement is in that sample, (n,).
 
     A judgement of two units counts as often as the product of their counts: so the pairs of the drawn texts are what they would be had the
     texts been collected anew (Snijders and Borgatti 1999, "Non-parametric standard errors and tests for network statistics"). Where few pairs
@@ -50,9 +50,13 @@ def drawn_counts(units: Units, rng: np.random.Generator) -> NDArray[np.int64]:
     places: dict[str, int] = {}
     first = np.array([places.setdefault(several[0], len(places)) for several in units])
     last = np.array([places.setdefault(several[-1], len(places)) for several in units])
-    counts = np.bincount(rng.integers(len(places), size=len(places)), minlength=len(places))
-    own: NDArray[np.int64] = np.where(first == last, counts[first], counts[first] * counts[last])
-    return own
+
+    def drawn(rng: np.random.Generator) -> NDArray[np.int64]:
+        counts = np.bincount(rng.integers(len(places), size=len(places)), minlength=len(places))
+        own: NDArray[np.int64] = np.where(first == last, counts[first], counts[first] * counts[last])
+        return own
+
+    return drawn
 
 
 def bootstrapped(
@@ -119,7 +123,8 @@ def _by_clusters(units: Units, rng: np.random.Generator) -> list[int]:
 
 def _by_texts(units: Units, rng: np.random.Generator) -> list[int]:
     """Return the rows of pairs of drawn texts, two at least."""
+    drawn = resampler(units)
     while True:
-        counts = drawn_counts(units, rng)
+        counts = drawn(rng)
         if counts.sum() > 1:
             return [int(row) for row in np.repeat(np.arange(len(units)), counts)]

@@ -12,7 +12,7 @@ from textgym.classification import classification
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
 from textgym.experiments.statistics import Estimate
-from textgym.reward_modeling.data.bootstrap import Units, drawing_units, drawn_counts
+from textgym.reward_modeling.data.bootstrap import Units, drawing_units, resampler
 from textgym.reward_modeling.data.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
 from textgym.reward_modeling.evaluation.uncertainty import UncertaintyCheck, check_uncertainty
 from textgym.reward_modeling.metrics import correlation
@@ -424,7 +424,7 @@ def _on_pairs(
     by_source = {name: np.flatnonzero([item.source == name for item in items]) for name in sorted({item.source for item in items})}
     check = None
     if able.preference_probability is not None:
-        check = check_uncertainty(0.5 - np.abs(chances - 0.5), (1 - np.sign(gaps)) / 2, "probability of the less likely order", seed)
+        check = check_uncertainty(0.5 - np.abs(chances - 0.5), (1 - np.sign(gaps)) / 2, "probability of the less likely order", seed, units)
     return Evaluation(
         reward,
         "pairs",
@@ -466,7 +466,8 @@ def _pair_figures(
         }
 
     rng, everything = np.random.default_rng(seed), np.arange(len(gaps))
-    drawn = (np.repeat(everything, drawn_counts(units, rng)) for _ in range(N_RESAMPLES))
+    sample = resampler(units)
+    drawn = (np.repeat(everything, sample(rng)) for _ in range(N_RESAMPLES))
     samples = [plain(rows) for rows in drawn if len(rows)]
     value = plain(everything)
     return _estimates(value, {name: np.array([s[name] for s in samples]) for name in value})

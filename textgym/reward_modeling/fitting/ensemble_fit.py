@@ -11,7 +11,15 @@ import numpy as np
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling.data.bootstrap import bootstrapped, drawing_units, whole_scale
 from textgym.reward_modeling.data.judgements import JudgementSet
-from textgym.reward_modeling.fitting.fit import FitResult, FitSettings, Show, check_loss, fit_reward_model, objective_for, train_and_validation
+from textgym.reward_modeling.fitting.fit import (
+    FitResult,
+    FitSettings,
+    Show,
+    check_loss,
+    fit_reward_model,
+    objective_for,
+    train_and_validation,
+)
 from textgym.reward_modeling.metrics import Metrics
 from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
 from textgym.reward_modeling.reward_folder import refuse_foreign

@@ -298,7 +298,9 @@ class _Run:
                     scored = outputs[:, self.objective.score_columns]
                     whole = whole + settings.length_coef * length_correlation(scored, lengths[places].to(scored.device))
                 if settings.contrastive and len(batch) > 1:
-                    whole = whole + settings.contrastive_coef * contrastive_loss(scorer, batch, slow, numbers=[numbers[place] for place in places])
+                    whole = whole + settings.contrastive_coef * contrastive_loss(
+                        scorer, batch, slow, numbers=[numbers[place] for place in places]
+                    )
                 optimizer.zero_grad()
                 whole.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)
