@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from textgym.episode import Episode
 from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
 from textgym.reward_modeling.models.fitted_reward import FittedReward
+from textgym.rewards.declaration import declaration_of
 from textgym.rewards.reward import Reward
 
 Array = NDArray[np.float64]
@@ -58,13 +59,8 @@ def abilities_of(reward: Reward) -> Abilities:
     if isinstance(model, (FittedReward, FittedEnsemble)):
         return _of_fitted(model)
     kind = getattr(model, "uncertainty_kind", "")
-    low, high = declared_range(model)
-    return Abilities(reward.score, model.uncertainty if kind else None, kind, low=low, high=high)  # type: ignore[attr-defined]
-
-
-def declared_range(model: object) -> tuple[float, float]:
-    """Return the range that a reward model declares of its scores, infinite ends where it declares none."""
-    return float(getattr(model, "low", -math.inf)), float(getattr(model, "high", math.inf))
+    declared = declaration_of(model)
+    return Abilities(reward.score, model.uncertainty if kind else None, kind, low=declared.low, high=declared.high)  # type: ignore[attr-defined]
 
 
 def fitted_model(reward: Reward) -> FittedReward | FittedEnsemble | None:
