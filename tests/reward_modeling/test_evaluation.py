@@ -17,7 +17,7 @@ from textgym.reward_modeling.evaluation.learning_curve import learning_curve
 from textgym.reward_modeling.evaluation.report import shown, write_evaluation
 from textgym.reward_modeling.evaluation.uncertainty import check_uncertainty
 from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
-from textgym.reward_modeling.models.abilities import abilities_of
+from textgym.reward_modeling.models.abilities import Abilities, abilities_of
 from textgym.reward_modeling.reliability import reliability
 from textgym.rewards import make_reward
 
@@ -126,6 +126,14 @@ def test_the_calibration_error_has_an_interval_that_holds_it(monkeypatch: Any) -
         assert 0 <= estimate.low <= estimate.value <= estimate.high
         hits += estimate.low <= 0.2 <= estimate.high
     assert hits >= 16  # of percentiles 3 or so hold it
+
+
+def test_a_declared_range_tells_whether_scores_are_ratings(noisy: JudgementSet[RatedText]) -> None:
+    for low, high, rates in ((-4, 4, True), (-3.7, 3.9, True), (-np.inf, np.inf, True), (0, 1, False), (0, np.inf, False), (1, 5, False)):
+        found = evaluate("number", Abilities(number, low=low, high=high), noisy)
+        assert [np.isfinite(found.figures[name].value) for name in ("mse", "f1", "pearson")] == [rates, rates, True]
+        assert (found.reliability is not None, bool(found.classes)) == (rates, rates)
+        assert rates or found.errors.max() <= 1  # by ranks
 
 
 def test_preferences_count_what_was_preferred_and_ties_are_left_out() -> None:

@@ -73,9 +73,8 @@ def evaluate_command(
         grid.add_row(name, shown(estimate), *(shown(figures[name]) for figures in found.baselines.values()))
     console().print(grid)
     if found.kind == "ratings" and found.reliability is None:
-        low, high = (str(end) if end is None else f"{end:g}" for end in (everything.low, everything.high))
         click.echo(
-            f"{reward} ranges from {able.low:g} to {able.high:g}, so it is no rating on the scale {low} to {high}: what takes it for one is left out"
+            f"{reward} ranges from {able.low:g} to {able.high:g}, so it is no rating on the scale of {data}: what takes it for one is left out"
         )
     if found.ceiling:
         click.echo(

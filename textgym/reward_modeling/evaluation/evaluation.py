@@ -40,7 +40,7 @@ class Evaluation:
         sources: Number of judgements and figures by source.
         classes: Precision, recall, F1 and support by class.
         thresholds: Accuracy, precision, recall and F1 of "score > threshold" for "rating > middle of the scale", (thresholds,) each.
-        reliability: Calibration; None for a score that is no estimate of the judgement: of ratings, one whose declared range is another
+        reliability: Calibration; None for a score that is no estimate of the judgement: of ratings, one whose declared range is quite another
             than the scale. Such a score has no error in rating points, no calibration and no side of the middle, so these figures are nan.
         ceiling: How well people agree with each other, as `human_ceiling` says; empty where too few have four individual ratings.
         truth, scores: The judgements and the rewards, (n,) each; for pairs the margin (1 where none was asked) and the score difference,
@@ -121,12 +121,12 @@ def _on_ratings(
     high = judgements.high if judgements.high is not None else float(truth.max())
     middle = (low + high) / 2
     scores = np.asarray(able.score(episodes), float)
-    rates = able.may_be_ratings(judgements.low, judgements.high, truth)
+    rates = able.may_be_ratings(low, high)
     errors = np.abs(scores - truth) if rates else _rank_errors(scores, truth)
 
     def figures(other: Abilities, values: Array, where: NDArray[np.intp]) -> dict[str, Estimate]:
         found = _rating_figures(values[where], truth[where], lengths[where], middle, seed)
-        if not other.may_be_ratings(judgements.low, judgements.high, truth):
+        if not other.may_be_ratings(low, high):
             found |= dict.fromkeys(OF_RATINGS, Estimate(math.nan, math.nan, math.nan))
         return found
 

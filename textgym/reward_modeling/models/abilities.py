@@ -15,6 +15,7 @@ from textgym.rewards.reward import Reward
 
 Array = NDArray[np.float64]
 Scorer = Callable[[Sequence[Episode]], Array]
+ABOUT = 0.5  # share of two ranges' union that lies in both: a model's may be that of its training ratings alone
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,12 @@ class Abilities:
     low: float = -math.inf
     high: float = math.inf
 
-    def may_be_ratings(self, low: float | None, high: float | None, given: Array) -> bool:
-        """Whether scores may be meant as ratings on a scale: their range is its own, or holds the ratings given, or is not declared."""
+    def may_be_ratings(self, low: float, high: float) -> bool:
+        """Whether scores may be meant as ratings on a scale: no range is declared, or one that is about the scale (an overlap of half of both)."""
         if (self.low, self.high) == (-math.inf, math.inf):
             return True
-        if low is not None and high is not None:
-            return (self.low, self.high) == (low, high)
-        return math.isfinite(self.low) and math.isfinite(self.high) and self.low <= given.min() and given.max() <= self.high
+        overlap = min(self.high, high) - max(self.low, low)
+        return overlap >= ABOUT * (max(self.high, high) - min(self.low, low))
 
 
 def abilities_of(reward: Reward) -> Abilities:
