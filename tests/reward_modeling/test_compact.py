@@ -57,7 +57,8 @@ def test_what_is_kept_is_small_and_plain(fitted):
     kept = fitted[0].scorer.state()
     assert kept["vectors.int8"].dtype == torch.int8
     assert {value.dtype for name, value in kept.items() if not name.startswith(("vectors.", "idf."))} == {torch.float16}
-    assert sorted(path.name for path in folder.iterdir()) == ["history.json", "reward_model.json", "vocabulary.json", "weights.safetensors"]
+    names = ["history.json", "reward_model.json", "training_texts.txt", "vocabulary.json", "weights.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
 
 
 def test_gradients_are_those_of_finite_differences(ratings):

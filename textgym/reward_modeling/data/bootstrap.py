@@ -79,8 +79,8 @@ def bootstrapped(
     n_units = len({name for own in units for name in own})
     if n_units < (3 if several else 2):  # of two texts there is but one pair
         raise InvalidArgumentError(
-            f"the {len(judgements):,} judgements are of {n_units} different text{'s' if n_units > 1 else ''}, so every bootstrap of them is the whole set again: "
-            "judge more texts, or let the members differ by their seeds alone"
+            f"the {len(judgements):,} judgements are of {n_units} different text{'s' if n_units > 1 else ''}, so every bootstrap of them is the "
+            "whole set again: judge more texts, or let the members differ by their seeds alone"
         )
     rows = _by_texts(units, rng) if several else _by_clusters(units, rng)
     items: list[Any] = []
