@@ -10,6 +10,7 @@ LAYERS = [
     "errors",
     "annotation",
     "classification",
+    "device",
     "episode",
     "hookspecs",
     "files",

@@ -4,7 +4,7 @@ import ast
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -12,7 +12,9 @@ from importlib import import_module
 from importlib.abc import InspectLoader
 from importlib.metadata import Distribution, EntryPoint, distributions
 from importlib.util import find_spec
-from typing import Any, cast
+from numbers import Number
+from types import NoneType
+from typing import Any, cast, get_args
 
 import pluggy
 
@@ -262,8 +264,11 @@ class PluginManager:
         return registration.factory(**options)
 
 
-def check_options(owner: str, factory: Callable[..., Any], options: Iterable[str], given: int = 0) -> None:
-    """Raise if `factory` does not take an option; `given` positional parameters are filled by the caller."""
+def check_options(owner: str, factory: Callable[..., Any], options: Mapping[str, Any], given: int = 0) -> None:
+    """Raise if `factory` does not take an option, or wants a number where a text, say, is given.
+
+    `given` positional parameters are filled by the caller.
+    """
     parameters = list(inspect.signature(factory).parameters.values())
     filled = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:given]
     parameters = [p for p in parameters if p not in filled]
@@ -275,6 +280,20 @@ def check_options(owner: str, factory: Callable[..., Any], options: Iterable[str
             near = get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidArgumentError(f"{owner} has no option {option!r}: {hint}options: {', '.join(known) or 'none'}")
+    for parameter in parameters:
+        if parameter.name in options:
+            _check_number(owner, parameter, options[parameter.name])
+
+
+def _check_number(owner: str, parameter: inspect.Parameter, value: Any) -> None:
+    """Raise if a parameter that is annotated as nothing but numbers (or true and false, or None) is given another thing."""
+    wanted = get_args(parameter.annotation) or (parameter.annotation,)
+    if not set(wanted) <= {int, float, bool, NoneType} or set(wanted) == {NoneType}:
+        return
+    if (value is None and NoneType in wanted) or isinstance(value, Number) or hasattr(value, "__array__"):
+        return
+    what = "true or false" if bool in wanted else "a number"
+    raise InvalidArgumentError(f"{owner}: {parameter.name} must be {what}, got {value!r}")
 
 
 @cache

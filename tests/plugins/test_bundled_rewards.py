@@ -5,6 +5,7 @@ import math
 import pickle
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from textgym_plugins.repetition import Repetition, repeated_share
 from textgym_plugins.vader import Vader
 
 import textgym
+from textgym.plugin_manager import installed_plugins
 from textgym.reward_modeling.data.judgements import RatedText
 from textgym.reward_modeling.data.reading import read_judgements
 from textgym.reward_modeling.scorers.text_features import tokens
@@ -197,3 +199,10 @@ def test_repetition_follows_its_formula() -> None:
     found = scores(Repetition(), [episode("ignored " * 9, text) for text in ("The cat saw the cat", "a b c d e", " ", "", "no " * 500)])
     assert found[:4] == [pytest.approx(1 - 3 / 5 * 3 / 4), 0, 1, 1]
     assert 1 > found[4] > 0.999
+
+
+def test_the_page_of_rewards_names_every_one() -> None:
+    page = (Path(__file__).parents[2] / "docs/rewards.md").read_text()
+    bundled = [name for name, found in installed_plugins().registrations("reward").items() if found.provenance.distribution == "textgym"]
+    assert len(bundled) > 30
+    assert [name for name in bundled if f"`{name}`" not in page] == []

@@ -49,7 +49,7 @@ def test_errors_are_told(texts_file, tmp_path):
     assert "give no SOURCE" in fails(texts_file, "--export", "x", "--out", tmp_path / "none.db")
     assert "one or two sources" in fails(texts_file, texts_file, texts_file, "--out", tmp_path / "j.db")
     assert "2 to 11 points" in fails(texts_file, "--scale", 0, 100, "--out", tmp_path / "j.db")
-    assert "cannot read" in fails("none.jsonl", "--out", tmp_path / "j.db")
+    assert "cannot be read: No such file" in fails("none.jsonl", "--out", tmp_path / "j.db")
     assert "cannot write" in fails(texts_file, "--out", texts_file / "j.db")
     assert not list(tmp_path.glob("*.db*"))
 

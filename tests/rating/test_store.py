@@ -1,9 +1,11 @@
 """What is kept, in which order it is shown, how agreement is measured, and what is exported."""
 
+import gzip
 import json
 import sqlite3
 import stat
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from textgym.rating.collection import Collection, Item
 from textgym.rating.export import judgement_set
 from textgym.rating.samples import make_items
 from textgym.rating.store import Judgement, JudgementStore
+from textgym.reward_modeling.data.judgements import JudgementSet
 from textgym.reward_modeling.data.reading import read_judgements
 from textgym.reward_modeling.data.writing import write_judgements
 
@@ -155,9 +158,9 @@ def test_ratings_are_exported_with_everybodys(tmp_path, make_store):
     found = judgement_set(store)
     assert (found.kind, found.low, found.high) == ("ratings", 1, 5)
     first, second = found.items
-    assert (first.id, first.prompt, first.text, first.source) == ("0", "p", "a0", "x")
+    assert (first.metadata["item"], first.prompt, first.text, first.source) == ("0", "p", "a0", "x")
     assert (first.rating, first.ratings, first.raters) == (3.5, (5.0, 2.0), ("Ana", "Ben"))
-    assert (second.id, second.rating) == ("3", 1)
+    assert (second.metadata["item"], second.rating) == ("3", 1)
     assert first.group == second.group != ""  # of one prompt
     write_judgements(found, tmp_path / "out.jsonl")
     assert read_judgements(tmp_path / "out.jsonl") == found
@@ -170,7 +173,8 @@ def test_preferences_are_exported_one_by_one(make_store, levels):
         store.add(rater, item, value)
     found = judgement_set(store)
     assert found.kind == "pairs"
-    by_id = {pair.id: pair for pair in found.items}
+    by_id = {f"{pair.metadata['item']}/{pair.rater}": pair for pair in found.items}
+    assert len({pair.id for pair in found.items}) == 4
     assert list(by_id) == ["0/Ana", "1/Ana", "1/Ben", "2/Ana"]
     second = by_id["1/Ana"]
     assert (second.chosen, second.rejected, second.tie, second.rater) == ("b1", "a1", False, "Ana")
@@ -181,6 +185,20 @@ def test_preferences_are_exported_one_by_one(make_store, levels):
     assert by_id["1/Ben"].chosen == "a1"
     assert by_id["2/Ana"].tie
     assert by_id["0/Ana"].group != second.group == by_id["1/Ben"].group
+
+
+def test_exports_of_two_collections_can_be_joined(tmp_path):
+    found = []
+    for n in "12":
+        other = [replace(item, texts=tuple(n + text for text in item.texts)) for item in ITEMS]
+        store = JudgementStore.create(
+            tmp_path / f"{n}.db", Collection(seed=int(n)), [*other, replace(other[0], id="again", prompt=other[0].prompt)]
+        )
+        for item in store.items:
+            store.add("Ana", item.id, 1)
+        found += judgement_set(store).items
+    joined = JudgementSet("ratings", tuple(found))  # ids are unique
+    assert len(joined) == 2 * (len(ITEMS) + 1)
 
 
 # --- samples -----------------------------------------------------------------------------------------------------------------------
@@ -214,15 +232,31 @@ def test_ratings_take_from_both_sources_alike(tmp_path):
     assert {int(i.id) % 2 for i in items if i.sources[0] == files[0]} == {0, 1}  # the ids do not tell
 
 
+def test_the_seed_draws_from_the_whole_file(tmp_path):
+    source = write(tmp_path / "t.jsonl", [{"prompt": f"p{i // 2}", "text": f"{i}"} for i in range(200)])
+    for mode in ("ratings", "pairs"):
+        drawn = [{item.texts for item in make_items(Collection(mode=mode, samples=10, sources=(source,), seed=seed))} for seed in (0, 0, 1)]
+        assert drawn[0] == drawn[1] != drawn[2]
+        assert max(int(texts[0]) for texts in drawn[0]) > 60  # not the first lines alone
+
+
+def test_texts_are_read_as_every_other_file_of_them(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one\xe2\x80\xa8line"}\n')  # a byte order mark, and U+2028 inside a text
+    (tmp_path / "b.csv").write_text("prompt,text\nSay:, yes\n")
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "packed"}\n'))
+    texts = [make_items(Collection(sources=(str(tmp_path / name),)))[0] for name in ("a.jsonl", "b.csv", "c.jsonl.gz")]
+    assert [(item.prompt, item.texts[0]) for item in texts] == [("", "one\u2028line"), ("Say:", " yes"), ("", "packed")]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("not json\n", "line 1: .*expected a JSON object"),
-        ('{"text": "a"}\n\n{"txt": "b"}\n', "line 3: no 'continuation'"),
-        ('{"text": 3}\n', "must be texts"),
-        ('{"text": null}\n', "must be texts"),
+        ("not json\n", "line 1: .*JSON"),
+        ('{"text": "a"}\n\n{"txt": "b"}\n', "line 3, field 'text': is missing"),
+        ('{"text": 3}\n', "must be a text"),
+        ('{"text": null}\n', "must be a text"),
         ("[1]\n", "line 1"),
-        ('{"text": "\\ud800"}\n', "line 1: .*surrogates"),
+        ('{"text": "\\ud800"}\n', "line 1.*surrogate"),
         ("", "no texts to judge"),
     ],
 )

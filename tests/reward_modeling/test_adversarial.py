@@ -10,10 +10,12 @@ from click.testing import CliRunner
 import textgym
 from textgym.cli.main import cli
 from textgym.reward_modeling.data.judgement_source import load_judgements, sample
-from textgym.reward_modeling.fitting.adversarial import HardeningSettings, _correlations, harden
+from textgym.reward_modeling.fitting.adversarial import HardeningSettings, _correlations, _Hardening, harden
+from textgym.reward_modeling.fitting.fit import FitSettings
 from textgym.reward_modeling.models.guard import Guard, form, skeleton
 from textgym.reward_modeling.models.improbability import N_FIGURES, Improbability
 from textgym.rewards.redteam import redteam
+from textgym.tasks import make_task
 
 TASK = "ReviewContinuation"
 QUICK = HardeningSettings(rounds=1, attacks=1, prompts=8, measures=1, max_loss=0.05)  # few ratings cannot vouch for less
@@ -39,6 +41,16 @@ def test_exploits_found_anew_beat_fewer_human_texts(hardened):
         assert result.after.beaten[kind] < result.before.beaten[kind] - 15
     for before, after in ((result.before, result.after), (result.rounds[0], result.rounds[result.chosen])):
         assert after.pearson >= before.pearson - QUICK.max_loss
+
+
+def test_a_measure_says_what_it_was_measured_on(hardened, judgements):
+    result, _ = hardened
+    assert {(measure.ratings, measure.prompts) for measure in (result.before, result.after)} == {("test", "test")}
+    assert {(measure.ratings, measure.prompts) for measure in result.rounds} == {("validation", "validation")}
+    untested = replace(judgements, items=tuple(item for item in judgements.items if item.split != "test"))
+    run = _Hardening(untested, make_task(TASK), "tfidf", "squared-error", replace(QUICK, seconds=1.0), FitSettings(), None)
+    found = run.measure(result.reward, "test", 0)
+    assert (found.ratings, found.prompts) == ("validation", "test")
 
 
 def test_the_folder_gives_back_the_same_scores_and_tells_the_rounds(hardened):

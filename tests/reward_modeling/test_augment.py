@@ -7,6 +7,7 @@ import textgym
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling.data.augment import Paraphraser, with_dropped_words, with_mixed_texts, with_paraphrases
 from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.data.splits import cluster_names
 
 TEXTS = [
     "This is a fine film with a good story.",
@@ -41,6 +42,29 @@ def test_dropped_words_keep_order_and_judgement():
     long = JudgementSet("texts", (ExpertText(id="a", text="word " * 199 + "end", split="train"),))
     kept = [len(item.text.split()) for item in with_dropped_words(long, 0.3, copies=50).items[1:]]
     assert sum(kept) / (50 * 200) == pytest.approx(0.7, abs=0.02)
+
+
+def test_a_continuation_stays_apart_from_its_prompt():
+    texts = (" was  a\nfine film.\n", "s are fun", "! Good.")
+    given = JudgementSet("texts", tuple(ExpertText(id=t, prompt="The movie", text=t, split="train") for t in texts))
+    new = with_dropped_words(given, 0.5, copies=20).items[3:]
+    assert len(new) > 20
+    for item in new:
+        assert item.text.startswith(" ") == item.metadata["from"].startswith(" ")
+        assert item.text.endswith("\n") == item.metadata["from"].endswith("\n")
+        assert set(item.text.split()) < set(item.metadata["from"].split())
+
+
+def test_what_is_made_stays_with_all_that_it_was_made_from():
+    names = cluster_names(RATED)
+    for more in (with_dropped_words(RATED, 0.6, copies=3), with_mixed_texts(RATED, 1)):
+        found = dict(zip((item.id for item in more.items), cluster_names(more), strict=True))
+        for item in more.items[4:]:
+            origins = item.metadata["from"] if isinstance(item.metadata["from"], list) else [item.metadata["from"]]
+            assert {found[origin] for origin in origins} == {found[item.id]}
+            assert found[item.id] in names  # the original's, so that its split is drawn as before
+    loop = tuple(RatedText(id=a, text=a * 9, rating=0.0, metadata={"augmented": "x", "from": [b, 3]}) for a, b in ("xy", "yx"))
+    assert len(set(cluster_names(JudgementSet("ratings", loop)))) == 1
 
 
 def test_pairs_lose_words_on_both_sides():

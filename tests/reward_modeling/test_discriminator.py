@@ -21,6 +21,7 @@ from textgym.policies.generation import GeneratedText
 from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet
 from textgym.reward_modeling.data.writing import write_judgements
 from textgym.reward_modeling.metrics import area_under_curve
+from textgym.reward_modeling.models.fitted_reward import FittedReward
 from textgym.reward_modeling.reward_forms import absorbing_return, reward_of
 from textgym.tokenization import load_vocabulary
 
@@ -266,6 +267,13 @@ def test_command_over_tokens_and_whole_texts(tmp_path):
     output = run(*common, "--epochs", 1, "--set", "learning_rate=0.005", "--set", "label_smoothing=0.1", "--out", tmp_path / "tokens")
     assert "token_auc" in output
     assert "0.5 is chance" in output
+    history = json.loads((tmp_path / "tokens" / "history.json").read_text())
+    assert (history["finished"], len(history["epochs"])) == (True, 1)
+    assert textgym.make_reward(str(tmp_path / "tokens")).score([textgym.Episode("c", " a b a")]).shape == (1,)
+    refused = CliRunner().invoke(cli, ["reward", *map(str, common), "--form", "positive", "--out", str(tmp_path / "x")])
+    assert "--form is for --whole-texts" in refused.output
+    run(*common, "--whole-texts", "tfidf", "--set", "min_texts=1", "--form", "positive", "--out", tmp_path / "positive")
+    assert FittedReward(str(tmp_path / "positive")).objective.form == "positive"
     run(*common, "--whole-texts", "tfidf", "--set", "min_texts=1", "--out", tmp_path / "whole")
     whole = textgym.make_reward(str(tmp_path / "whole"))
     assert np.diff(whole.score([textgym.Episode("c", " h g e d"), textgym.Episode("c", " a b a")]))[0] > 0.5

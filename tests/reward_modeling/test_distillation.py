@@ -9,7 +9,9 @@ from textgym.cli.main import cli
 from textgym.reward_modeling.data.invented_texts import invented_texts, recombined_texts, span_texts
 from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
 from textgym.reward_modeling.data.writing import write_judgements
+from textgym.reward_modeling.evaluation.learning_curve import refitted
 from textgym.reward_modeling.fitting.distillation import Distillation, distilled
+from textgym.reward_modeling.fitting.ensemble_fit import EnsembleSettings, fit_reward_ensemble
 from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
 from textgym.reward_modeling.models.fitted_reward import FittedReward
 
@@ -49,6 +51,25 @@ def test_a_student_of_few_judgements_gains_from_a_teacher(teacher):
     assert result.best["pearson"] > plain + 0.02
     described = result.reward.description["judgements"]
     assert (described["train"], described["validation"], described["teacher_version"]) == (12, 40, teacher[0].version)
+
+
+def test_recorded_settings_come_back_whole_and_a_distilled_model_can_be_refitted(ratings, teacher, tmp_path):
+    settings = FitSettings(
+        distillation=Distillation(teacher=teacher[1], invented=5, kinds=("spans", "recombined")), scorer={"penalty": 3.0}
+    )
+    fit_reward_model(ratings, tmp_path / "student", scorer="tfidf", settings=settings)
+    student = FittedReward(str(tmp_path / "student"))
+    assert FitSettings.read(student.description["fit"]) == settings
+    again = refitted(student, ratings)
+    assert again.score_texts(["wonderful film", "awful river"]).tolist() == student.score_texts(["wonderful film", "awful river"]).tolist()
+
+
+def test_an_ensemble_teaches_too(ratings, tmp_path):
+    ensemble = fit_reward_ensemble(ratings, tmp_path / "e", ensemble=EnsembleSettings(members=2)).reward
+    train = ratings.split("train")
+    found, version = distilled(train, Distillation(teacher=str(tmp_path / "e"), share=1.0))
+    assert version == ensemble.version
+    np.testing.assert_allclose([item.rating for item in found.items], ensemble.score_texts([item.text for item in train.items]), atol=1e-6)
 
 
 def test_recombined_texts_join_beginnings_and_ends():

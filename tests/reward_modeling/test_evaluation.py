@@ -11,12 +11,13 @@ import pytest
 
 import textgym
 from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, LabelledText, PreferencePair, RatedText
+from textgym.reward_modeling.evaluation import evaluation
 from textgym.reward_modeling.evaluation.evaluation import evaluate, human_ceiling
 from textgym.reward_modeling.evaluation.learning_curve import learning_curve
-from textgym.reward_modeling.evaluation.report import write_evaluation
+from textgym.reward_modeling.evaluation.report import shown, write_evaluation
 from textgym.reward_modeling.evaluation.uncertainty import check_uncertainty
 from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
-from textgym.reward_modeling.models.abilities import abilities_of
+from textgym.reward_modeling.models.abilities import Abilities, abilities_of
 from textgym.reward_modeling.reliability import reliability
 from textgym.rewards import make_reward
 
@@ -114,6 +115,27 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert hits >= 16
 
 
+def test_the_calibration_error_has_an_interval_that_holds_it(monkeypatch: Any) -> None:
+    monkeypatch.setattr(evaluation, "N_RESAMPLES", 200)
+    hits = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        scores = 0.7 * rng.normal(size=150)
+        truth = np.clip(scores + 0.2 + 0.9 * rng.normal(size=150), -4, 4)  # off by 0.2 everywhere
+        estimate = evaluate("number", number, ratings(scores, truth, [3] * 150)).figures["calibration error"]
+        assert 0 <= estimate.low <= estimate.value <= estimate.high
+        hits += estimate.low <= 0.2 <= estimate.high
+    assert hits >= 16  # of percentiles 3 or so hold it
+
+
+def test_a_declared_range_tells_whether_scores_are_ratings(noisy: JudgementSet[RatedText]) -> None:
+    for low, high, rates in ((-4, 4, True), (-3.7, 3.9, True), (-np.inf, np.inf, True), (0, 1, False), (0, np.inf, False), (1, 5, False)):
+        found = evaluate("number", Abilities(number, low=low, high=high), noisy)
+        assert [np.isfinite(found.figures[name].value) for name in ("mse", "f1", "pearson")] == [rates, rates, True]
+        assert (found.reliability is not None, bool(found.classes)) == (rates, rates)
+        assert rates or found.errors.max() <= 1  # by ranks
+
+
 def test_preferences_count_what_was_preferred_and_ties_are_left_out() -> None:
     pairs = [
         PreferencePair(id=str(i), chosen=f"{c} x", rejected=f"{r} y") for i, (c, r) in enumerate([(2, 1)] * 9 + [(1, 2)] * 3 + [(1, 1)] * 2)
@@ -125,6 +147,25 @@ def test_preferences_count_what_was_preferred_and_ties_are_left_out() -> None:
     assert found.figures["log loss"].value == pytest.approx((9 * np.log1p(np.exp(-1)) + 3 * np.log1p(np.exp(1)) + 2 * np.log(2)) / 14)
 
 
+def test_intervals_of_pairs_that_share_texts_hold_the_truth(monkeypatch: Any) -> None:
+    monkeypatch.setattr(evaluation, "N_RESAMPLES", 200)
+    expected, hits = 0.5 + np.arcsin(0.6) / np.pi, 0  # of pairs under a correlation of 0.6
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        truth = rng.normal(size=30)
+        texts = [f"{score:.9f} text of {rng.bytes(9).hex()}" for score in 0.6 * truth + 0.8 * rng.normal(size=30)]
+        order = np.argsort(truth)
+        pairs = [
+            PreferencePair(id=f"{i}-{j}", chosen=texts[order[i]], rejected=texts[order[j]])
+            for i in range(30)
+            for j in range(i)
+            if (i + j) % 2
+        ]
+        estimate = evaluate("number", number, JudgementSet("pairs", tuple(pairs))).figures["pairwise accuracy"]
+        hits += estimate.low <= expected <= estimate.high
+    assert hits >= 16  # were pairs drawn one by one, 8 or so
+
+
 def test_people_set_the_ceiling() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=3000)
@@ -132,6 +173,7 @@ def test_people_set_the_ceiling() -> None:
     found = human_ceiling([tuple(r) for r in raters])
     assert found["split-half"] == pytest.approx(8 / 9, abs=0.01)
     assert found["one human"] == pytest.approx(1 / np.sqrt(2 * (1 + 1 / 7)), abs=0.015)
+    assert found["reachable"] == pytest.approx(np.corrcoef(truth, raters.mean(1))[0, 1], abs=0.01)  # what the truth itself reaches
     assert human_ceiling([(1.0,), (2.0,)] * 20) == {}
 
 
@@ -151,6 +193,7 @@ def test_the_report_shows_figures_texts_and_no_markup_of_theirs(tmp_path: Path, 
     for part in ("pairwise accuracy", "constant", "Furthest from people", "data:image/png", "&lt;script&gt;", "some &lt;data&gt;"):
         assert part in page
     assert "<script>" not in page
+    assert "No ceiling: most texts have fewer than 4 individual ratings" in page
 
 
 # --- class labels, uncertainty, learning curve ---------------------------------------------------------------------------------------
@@ -239,7 +282,9 @@ def test_a_learning_curve_rises_and_refits_with_the_recorded_settings(ratings: A
     assert curve.values.shape == (2, 3)
     assert curve.estimates[1].value > curve.estimates[0].value
     assert np.ptp(curve.values[0]) > 0
-    assert np.ptp(curve.values[1]) == 0  # all training judgements: every draw is the same, and is the model itself
+    assert np.isfinite(curve.values[1]).tolist() == [True, False, False]  # of all training judgements there is one draw, the model itself
+    assert shown(curve.estimates[1]) == f"{curve.values[1, 0]:.3f}"
+    assert (curve.estimates[0].low, curve.estimates[0].high) == (curve.values[0].min(), curve.values[0].max())
     test = data.split("test").items
     own = np.corrcoef(model.score_texts([item.text for item in test]), [item.rating for item in test])[0, 1]
     assert curve.values[1, 0] == pytest.approx(own, abs=1e-5)

@@ -13,7 +13,11 @@ import textgym
 from tests.preloaded import textgym_command
 from textgym.cli.main import cli
 from textgym.reward_modeling.data.judgement_source import load_judgements, sample
-from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
+from textgym.reward_modeling.data.writing import write_judgements
+from textgym.reward_modeling.fitting.ensemble_fit import fit_reward_ensemble
+from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model, train_and_validation
+from textgym.reward_modeling.metrics import correlation
+from textgym.reward_modeling.models.fitted_reward import FittedReward, write_history
 from textgym.reward_modeling.objectives import OBJECTIVES
 from textgym.reward_modeling.scorers import SCORERS
 from textgym.reward_modeling.scorers.tfidf import TfIdf
@@ -49,11 +53,9 @@ def data_for(loss, request):
     ],
 )
 def test_every_scorer_learns_saves_and_loads(scorer, options, least, ratings, tmp_path):
-    epochs = {"compact": 8, "mlp": 15, "lm-linear": 15, "embedding": 30, "transformer": 4}.get(scorer, 1)
-    rate = 3e-3 if options.get("lora_rank") else None
-    result = fit_reward_model(
-        ratings, tmp_path / "reward", scorer=scorer, settings=settings(epochs, scorer=options, batch_size=16, learning_rate=rate)
-    )
+    epochs = {"compact": 8, "mlp": 15, "lm-linear": 15, "embedding": 30, "transformer": 4}.get(scorer)
+    steps = {"batch_size": 16, "learning_rate": 3e-3 if options.get("lora_rank") else None} if epochs else {}
+    result = fit_reward_model(ratings, tmp_path / "reward", scorer=scorer, settings=settings(epochs, scorer=options, **steps))
     assert result.best["pearson"] > least, result.history
     assert (result.reward.low, result.reward.high) == (-4, 4)
     reward = textgym.make_reward(str(tmp_path / "reward"))
@@ -88,7 +90,7 @@ def test_every_loss_learns(loss, request, tmp_path):
 @pytest.mark.parametrize("learner", ["ridge", "svm"])
 @pytest.mark.parametrize("loss", ["multi-task", "cross-entropy", "bradley-terry"])
 def test_tfidf_solves_classes_and_pairs_too(learner, loss, request, tmp_path):
-    options = settings(scorer={"learner": learner, "penalty": 0.1})
+    options = FitSettings(scorer={"learner": learner, "penalty": 0.1})
     result = fit_reward_model(data_for(loss, request), tmp_path / "reward", scorer="tfidf", loss=loss, settings=options)
     assert next(value for name, value in result.best.items() if name in ("f1", "accuracy", "pearson")) > 0.7
     reward = textgym.make_reward(str(tmp_path / "reward"))
@@ -128,6 +130,30 @@ def test_tfidf_minimises_the_loss_of_pairs_with_ties_and_margins(learner, pairs)
 def test_ties_by_rao_and_kupper(pairs):
     options = settings(8, scorer={**HASHED, "dropout": 0.0}, loss={"ties": "rao-kupper"}, batch_size=16)
     assert fit_reward_model(pairs, scorer="mlp", loss="bradley-terry", settings=options).best["accuracy"] > 0.8
+
+
+def test_after_rao_and_kupper_a_preference_is_the_winners_share_of_what_is_no_tie(pairs):
+    options = FitSettings(epochs=2, scorer=HASHED, loss={"ties": "rao-kupper"}, calibrate=True)
+    reward = fit_reward_model(pairs, scorer="mlp", loss="bradley-terry", settings=options).reward
+    plain = reward.with_parts(calibration=None)
+    with torch.no_grad():
+        threshold = float(torch.nn.functional.softplus(reward.objective.tie_parameter))
+        latent = plain.outputs([episode.text for episode in EPISODES])[:, 0].double()
+    win, loss = (torch.sigmoid(sign * (latent - latent.flip(0)) - threshold) for sign in (1, -1))
+    np.testing.assert_allclose(plain.preference_probability(EPISODES, EPISODES[::-1]), win / (win + loss), atol=1e-7)
+    tempered = torch.sigmoid((win / loss).log() / reward.calibration.temperature)
+    np.testing.assert_allclose(reward.preference_probability(EPISODES, EPISODES[::-1]), tempered, atol=1e-7)
+
+
+def test_margins_that_cannot_be_used_are_refused_with_the_option_that_leaves_them_out(pairs):
+    far = replace(pairs, items=tuple(replace(item, margin=0.0 if item.tie else 1.0) for item in pairs.items))
+    for scorer, options in (("tfidf", {}), ("mlp", {"ties": "rao-kupper"})):
+        with pytest.raises(textgym.InvalidArgumentError, match="--set-loss margins=false"):
+            fit_reward_model(far, scorer=scorer, loss="bradley-terry", settings=FitSettings(loss=options))
+        settings = FitSettings(
+            epochs=None if scorer == "tfidf" else 1, scorer={} if scorer == "tfidf" else HASHED, loss={**options, "margins": False}
+        )
+        fit_reward_model(far, scorer=scorer, loss="bradley-terry", settings=settings)
 
 
 def test_heteroscedastic_finds_where_raters_disagree(ratings):
@@ -187,6 +213,22 @@ def test_pre_training_and_the_auxiliary_term_run(ratings):
         options = settings(1, contrastive=method, batch_size=32)
         result = fit_reward_model(ratings, settings=options, scorer="transformer", prepared_scorer=scorer)
         assert np.isfinite(result.best["train_loss"])
+
+
+def test_a_fit_can_begin_with_pre_training(ratings):
+    few, steps = replace(ratings, items=ratings.items[:40]), []
+    base = {"epochs": 1, "batch_size": 16, "scorer": {"model": "reviews", "max_tokens": 8}}
+    for pretrain in ("", "simcse"):
+        result = fit_reward_model(
+            few,
+            scorer="transformer",
+            settings=FitSettings(pretrain=pretrain, pretrain_steps=3, **base),
+            show=lambda *told: steps.append(told[2]),
+        )
+        assert any("contrastive loss" in note for note in steps) == bool(pretrain)
+    assert FitSettings.read(result.reward.description["fit"]).pretrain == "simcse"
+    with pytest.raises(textgym.InvalidArgumentError, match="takes no pretrain"):
+        fit_reward_model(few, scorer="tfidf", settings=FitSettings(pretrain="moco"))
 
 
 def test_frozen_layers_stay_as_they_were_and_know_no_dropout(ratings):
@@ -300,6 +342,32 @@ def test_a_folder_of_something_else_is_never_replaced(ratings, tmp_path):
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 
 
+def test_what_somebody_laid_beside_a_model_is_not_lost(ratings, tmp_path):
+    fit_reward_model(ratings, tmp_path / "r", scorer="tfidf")
+    fit_reward_model(
+        ratings, tmp_path / "r", scorer="mlp", settings=settings(2, scorer=HASHED)
+    )  # a model alone may be replaced, epoch by epoch
+    (tmp_path / "r" / "notes.txt").write_text("what I found out")
+    with pytest.raises(textgym.InvalidArgumentError, match=r"notes\.txt' is no part of the reward model"):
+        fit_reward_model(ratings, tmp_path / "r", scorer="tfidf")
+    assert (tmp_path / "r" / "notes.txt").exists()
+    assert "mlp" in (tmp_path / "r" / "reward_model.json").read_text()
+
+
+def test_models_that_score_differently_have_different_versions(ratings, tmp_path):
+    def fitted(**options):
+        return fit_reward_model(ratings, scorer="tfidf", settings=FitSettings(**options)).reward
+
+    plain, other, calibrated = fitted(), fitted(scorer={"penalty": 9.0}), fitted(calibrate=True)
+    versions = [plain.version, other.version, calibrated.version]
+    assert len(set(versions)) == 3
+    assert fitted().version == plain.version
+    assert calibrated.with_parts(calibration=None).version == plain.version
+    calibrated.save(tmp_path / "r")
+    assert FittedReward(str(tmp_path / "r")).version == calibrated.version
+    assert FittedReward(str(tmp_path / "r")).with_parts(calibration=None).version != calibrated.version
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -311,11 +379,29 @@ def test_a_folder_of_something_else_is_never_replaced(ratings, tmp_path):
         ({"scorer": "tfidf", "settings": FitSettings(scorer={"lerner": "svm"})}, "did you mean 'learner'"),
         ({"scorer": "mlp", "settings": FitSettings(scorer={"features": "tea leaves"})}, "features must be"),
         ({"loss": "squared-error", "settings": FitSettings(loss={"ties": "x"})}, "has no option 'ties'"),
+        ({"scorer": "tfidf", "settings": FitSettings(scorer={"penalty": "abc"})}, "penalty must be a number, got 'abc'"),
+        ({"scorer": "mlp", "settings": FitSettings(scorer={"dropout": None})}, "dropout must be a number, got None"),
+        ({"scorer": "mlp", "device": "nonsense"}, "device 'nonsense' cannot be used"),
+        ({"scorer": "tfidf", "settings": FitSettings(epochs=30)}, "solved at once and takes no epochs"),
+        ({"scorer": "tfidf", "settings": FitSettings(contrastive="simcse", learning_rate=0.1)}, "takes no learning_rate, contrastive"),
     ],
 )
 def test_bad_options_are_one_clear_line(ratings, options, said):
     with pytest.raises(textgym.TextgymError, match=said):
         fit_reward_model(ratings, **options)
+
+
+def test_no_text_is_longer_than_the_tokenizer_says(tmp_path):
+    import shutil
+
+    from textgym.lm.source import resolve_model
+    from textgym.reward_modeling.scorers.transformer import Transformer
+
+    shutil.copytree(resolve_model("reviews"), tmp_path / "base")
+    path = tmp_path / "base" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 7}))
+    scorer = Transformer(1, model=str(tmp_path / "base"), max_tokens=99)
+    assert len(scorer.prepare(["wonderful " * 50])[0]) == scorer.max_tokens == 7
 
 
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"batch_size": -1}, {"learning_rate": float("nan")}, {"contrastive": "x"}, {"patience": 0}])
@@ -336,6 +422,65 @@ def test_without_a_split_a_tenth_validates(tmp_path):
     used = json.loads((tmp_path / "r" / "reward_model.json").read_text())["judgements"]
     assert used["train"] + used["validation"] == len(whole)
     assert 0.04 < used["validation"] / len(whole) < 0.2
+
+
+@pytest.mark.parametrize("n", [20, 200])
+def test_test_judgements_are_never_trained_on(n, ratings):
+    items = [replace(item, split="test" if i % 2 else "") for i, item in enumerate(ratings.items[:n])]
+    train, validation = train_and_validation(replace(ratings, items=tuple(items)))
+    used = {item.id for part in (train, validation) for item in part.items}
+    assert used == {item.id for item in items if not item.split}
+    assert min(len(train), len(validation)) >= 2
+    with pytest.raises(textgym.InvalidArgumentError, match="textgym reward data FILE --split"):
+        train_and_validation(replace(ratings, items=tuple(replace(item, split="test") for item in items)))
+
+
+def test_a_model_that_is_no_number_is_not_saved(ratings, tmp_path):
+    options = FitSettings(epochs=1, learning_rate=1e30, scorer={**HASHED, "dropout": 0.0})
+    with pytest.raises(textgym.InvalidArgumentError, match="no longer finite after epoch 1: lower"):
+        fit_reward_model(replace(ratings, items=ratings.items[:40]), tmp_path / "r", scorer="mlp", settings=options)
+    assert not (tmp_path / "r").exists()
+    assert np.isnan(correlation(np.array([1.0, np.nan]), np.array([1.0, 2.0])))
+
+
+def test_a_figure_without_a_value_is_null_in_the_history(tmp_path):
+    write_history(tmp_path, [{"epoch": 1, "accuracy": float("nan")}], finished=True)
+    assert json.loads((tmp_path / "history.json").read_text())["epochs"] == [{"epoch": 1, "accuracy": None}]
+
+
+def test_validation_pairs_that_are_all_ties_choose_no_epoch(pairs):
+    tied = replace(pairs, items=tuple(replace(item, tie=True) if item.split == "validation" else item for item in pairs.items))
+    with pytest.raises(textgym.InvalidArgumentError, match="all 60 validation pairs are ties"):
+        fit_reward_model(tied, scorer="mlp", loss="bradley-terry", settings=settings(1, scorer=HASHED))
+
+
+def test_too_few_to_calibrate_are_told_before_the_first_epoch(ratings):
+    few = replace(ratings, items=(*ratings.split("train").items, *ratings.split("validation").items[:15]))
+    epochs = []
+    with pytest.raises(textgym.InvalidArgumentError, match="calibration needs at least 20"):
+        fit_reward_model(few, scorer="tfidf", settings=FitSettings(calibrate=True), report=epochs.append)
+    assert not epochs
+
+
+@pytest.mark.parametrize("fit", [fit_reward_model, fit_reward_ensemble])
+def test_ranks_that_nobody_declared_are_not_made_up(fit, labels):
+    with pytest.raises(textgym.InvalidArgumentError, match="the field `classes`, from the lowest to the highest of bad, good, middling"):
+        fit(replace(labels, classes=()), scorer="mlp", loss="ordinal", settings=settings(1, scorer=HASHED))
+
+
+def test_one_class_alone_cannot_be_learnt(labels):
+    one = replace(labels, items=tuple(item for item in labels.items if item.label == "good"))
+    for loss in ("cross-entropy", "ordinal"):
+        with pytest.raises(textgym.InvalidArgumentError, match="training judgements have the label 'good'"):
+            fit_reward_model(one, scorer="tfidf", loss=loss)
+
+
+def test_the_commands_tell_the_order_of_classes(labels, tmp_path):
+    write_judgements(replace(labels, classes=()), tmp_path / "labels.jsonl")
+    for arguments in (["fit", "--out", str(tmp_path / "r")], ["evaluate", "vader", "--split", "validation"]):
+        said = CliRunner().invoke(cli, ["reward", *arguments, str(tmp_path / "labels.jsonl")], catch_exceptions=False)
+        assert said.exit_code == 0, said.output
+        assert "bad < good < middling" in said.output
 
 
 # --- command line --------------------------------------------------------------------------------------------------------------------
@@ -360,11 +505,13 @@ def test_bad_data_is_one_line(tmp_path):
 
 
 def test_the_command_offers_every_scorer_and_loss():
-    from textgym.cli.reward_fit import LOSSES
+    from textgym.cli.reward_fit import KINDS, LOSSES
     from textgym.cli.reward_fit import SCORERS as OFFERED
+    from textgym.reward_modeling.data import invented_texts
 
     assert set(OFFERED) == set(SCORERS)
     assert set(LOSSES) == set(OBJECTIVES) - {"discrimination"}  # fitted by `textgym reward discriminate`
+    assert KINDS == invented_texts.KINDS
 
 
 def test_the_bundled_ratings_are_whole():
@@ -438,3 +585,27 @@ def test_a_step_of_momentum_contrast_by_hand():
     contrastive_loss(fast, [1], slow, 1.0)
     expected = torch.tensor([[0.0, 1.0], [*key], [0.0, 1.0]], dtype=torch.float32)  # oldest first; (1, 0) fell out
     torch.testing.assert_close(slow.queue, expected)
+
+
+def test_a_text_is_never_its_own_negative():
+    from torch import nn
+
+    from textgym.reward_modeling.fitting.contrastive import MomentumEncoder, contrastive_loss
+
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+
+        def embed(self, prepared):
+            return self.weight[prepared]
+
+    table = Table()
+    slow = MomentumEncoder(table, queue_size=8)
+    contrastive_loss(table, [0, 1], slow, 1.0, [0, 1])
+    loss = contrastive_loss(table, [0, 0, 1], slow, 1.0, [0, 0, 1])  # each of the two has one negative in the queue: the other
+    assert loss.item() == pytest.approx(np.log(np.exp(1) + np.exp(0)) - 1, rel=1e-6)
+    assert slow.numbers.tolist() == [0, 1, 0, 1]
+    assert len(slow.queue) == 4
+    twice = contrastive_loss(table, [0, 2, 0], temperature=1.0, numbers=[0, 2, 0])
+    torch.testing.assert_close(twice, contrastive_loss(table, [0, 2], temperature=1.0))

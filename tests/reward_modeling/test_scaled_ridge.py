@@ -46,3 +46,22 @@ def test_what_is_said_of_a_row_does_not_depend_on_its_own_target(problem):
     np.testing.assert_array_equal(before[7], after[7])
     assert np.abs(before - after).max() > 0.1
     assert np.corrcoef(before[:, 0], targets[:, 0])[0, 1] > 0.9
+
+
+def test_a_text_on_many_rows_does_not_tell_of_itself():
+    rng = np.random.default_rng(0)
+    texts = [f"text {i}" for i in range(80)]
+    dense, worth = rng.random((80, 400)) * (rng.random((80, 400)) < 0.1), rng.normal(size=(80, 1))  # features say nothing of the targets
+    drawn = rng.integers(80, size=400)
+    found = {}
+    for name, told in (("by row", None), ("by text", [texts[i] for i in drawn])):
+        said = cross_fitted(csr_array(dense[drawn]), worth[drawn] - worth[drawn].mean(), 0.5, (400,), np.random.default_rng(1), told)
+        found[name] = np.corrcoef(said[:, 0], worth[drawn, 0])[0, 1]
+    assert found["by row"] > 0.8  # what the leak looks like
+    assert abs(found["by text"]) < 0.3
+
+
+def test_different_texts_are_left_out_as_rows_are(problem):
+    rows, targets = problem
+    plain = cross_fitted(rows, targets, 0.5, (30,), np.random.default_rng(1))
+    np.testing.assert_array_equal(plain, cross_fitted(rows, targets, 0.5, (30,), np.random.default_rng(1), [str(i) for i in range(60)]))

@@ -187,6 +187,29 @@ def test_a_bootstrap_keeps_clusters_together_and_ids_apart() -> None:
     assert {item.rating for item in bootstrapped(data, np.random.default_rng(7)).items} <= {0.0, 1.0, 2.0}
 
 
+def test_bootstraps_of_judgements_that_all_hang_together_still_differ(pairs: Any) -> None:
+    texts = made_up_texts(30, 0)
+    chained = [
+        PreferencePair(id=f"{i}-{j}", chosen=a, rejected=b) for i, a in enumerate(texts) for j, b in enumerate(texts) if a != b and i < j
+    ]
+    prompt = "A very long prompt that stands before every one of the continuations which were rated by people: "
+    alike = [RatedText(id=str(i), prompt=prompt, text=t, rating=float(i), group="one") for i, t in enumerate(texts)]
+    for data in (JudgementSet("pairs", tuple(chained)), JudgementSet("ratings", tuple(alike))):
+        whole = {item.id for item in data.items}
+        draws = [{item.id.split("#")[0] for item in bootstrapped(data, np.random.default_rng(seed)).items} for seed in range(4)]
+        assert all(len(drawn) < 0.85 * len(whole) for drawn in draws)
+        assert len(set(map(frozenset, draws))) == 4
+    drawn = bootstrapped(JudgementSet("pairs", tuple(chained)), np.random.default_rng(0))
+    used = {text for item in drawn.items for text in (item.chosen, item.rejected)}
+    assert 10 < len(used) < 25  # whole texts are missing, with all their pairs
+
+
+def test_a_text_alone_cannot_be_bootstrapped() -> None:
+    one = [PreferencePair(id=str(i), chosen="a joy", rejected="a bore", rater=str(i)) for i in range(9)]
+    with pytest.raises(textgym.InvalidArgumentError, match="9 judgements are of 2 different texts"):
+        bootstrapped(JudgementSet("pairs", tuple(one)), np.random.default_rng(0))
+
+
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory: Any) -> tuple[FittedEnsemble, str]:
     texts = made_up_texts(200, 0)
@@ -322,6 +345,7 @@ def test_what_cannot_be_fitted_is_one_line(ratings: Any, tmp_path: Any) -> None:
         (lambda: textgym.make_reward(str(tmp_path / "r"), abstain_above=1.0, fallback=0.0), "does not know how uncertain it is"),
         (lambda: fit_reward_ensemble(ratings, ensemble=EnsembleSettings(bootstrap=False), scorer="tfidf"), "are all the same: bootstrap"),
         (lambda: EnsembleSettings(members=1), "2 members or more"),
+        (lambda: EnsembleSettings(penalty=-1.0), "penalty must be at least 0, got -1"),
         (lambda: fit_reward_model(ratings, scorer="tfidf", settings=FitSettings(length_debias="penalty")), "use 'residual'"),
         (lambda: FitSettings(length_debias="x"), "length_debias must be"),
         (lambda: FittedReward(str(tmp_path / "r")).preference_probability(EPISODES, EPISODES), "no probability of preference"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -53,6 +54,14 @@ def named_values(texts: tuple[str, ...], option: str) -> dict[str, Any]:
         except json.JSONDecodeError:
             values[name.replace("-", "_")] = value
     return values
+
+
+def check_page(path: Path | None) -> None:
+    """Raise if a page cannot be written where it is asked for: before the work, not after it."""
+    if path is not None and not path.parent.is_dir():
+        raise InvalidArgumentError(f"--out {path}: there is no folder {path.parent}; make it, or choose another")
+    if path is not None and path.is_dir():
+        raise InvalidArgumentError(f"--out {path} is a folder; give the name of a file, such as {path / 'report.html'}")
 
 
 def set_threads(threads: int) -> None:

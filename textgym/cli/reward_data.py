@@ -1,6 +1,7 @@
 """`textgym reward data`: check a file of judgements, say what is in it, write it in another form."""
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -14,8 +15,23 @@ from textgym.errors import InvalidArgumentError
 @click.option("--split", "fractions", metavar="A,B,C", help="Draw splits anew: shares of train, validation and test, such as 0.8,0.1,0.1.")
 @click.option("--seed", default=0, show_default=True, help="Of the splits and of the choice of pairs.")
 @click.option("--pairs", "min_gap", type=float, metavar="GAP", help="Turn ratings into preference pairs at least GAP apart.")
+@click.option("--ties", "max_tie_gap", type=float, metavar="GAP", help="With --pairs: texts at most GAP apart become ties.")
+@click.option("--per-rater", is_flag=True, help="With --pairs: compare what each rater said, rather than means.")
 @click.option("--max-pairs", default=10_000, show_default=True, help="Draw so many if there are more.")
 @click.option("--classes", "thresholds", metavar="A,B,...", help="Turn ratings into classes at these thresholds.")
+@click.option("--drop-words", type=float, metavar="SHARE", help="Add copies of training texts without SHARE of their words.")
+@click.option("--mix", type=int, metavar="N", help="Add N texts joined from two training ones each, with the mean of their ratings.")
+@click.option(
+    "--paraphrase",
+    type=float,
+    metavar="SHARE",
+    help="Add SHARE of the training texts with some words rewritten by the bundled language model.",
+)
+@click.option(
+    "--judge",
+    metavar="REWARD",
+    help="With --paraphrase: leave out what this reward rates differently from the original, such as human-rating.",
+)
 @click.option(
     "--convert", "out", metavar="OUT", help="Write to OUT: .jsonl, .csv, .tsv (with .gz), .parquet, or a folder without a suffix."
 )
@@ -25,13 +41,20 @@ def data_command(
     fractions: str | None,
     seed: int,
     min_gap: float | None,
+    max_tie_gap: float | None,
+    per_rater: bool,
     max_pairs: int,
     thresholds: str | None,
+    drop_words: float | None,
+    mix: int | None,
+    paraphrase: float | None,
+    judge: str | None,
     out: str | None,
 ) -> None:
     """Check the judgements in FILE and say what they are: ratings, class labels, preference pairs or expert texts.
 
-    The first fault ends it with one line that names the file, the line and the field.
+    The first fault ends it with one line that names the file, the line and the field. What is asked for is done in this order: splits,
+    additions to the training judgements, pairs or classes.
     """
     from textgym.reward_modeling.data.convert import ratings_to_classes, ratings_to_pairs
     from textgym.reward_modeling.data.reading import read_judgements
@@ -40,15 +63,20 @@ def data_command(
 
     if min_gap is not None and thresholds is not None:
         raise InvalidArgumentError("give --pairs or --classes, not both")
-    judgements = read_judgements(file, kind)
+    if min_gap is None and (max_tie_gap is not None or per_rater):
+        raise InvalidArgumentError(f"{'--per-rater' if per_rater else '--ties'} says how --pairs are made: give --pairs, too")
+    if judge is not None and paraphrase is None:
+        raise InvalidArgumentError("--judge judges paraphrases: give --paraphrase, too")
+    judgements: Any = read_judgements(file, kind)
     if fractions is not None:
         shares = _numbers("--split", fractions)
         if len(shares) != 3:
             raise InvalidArgumentError(f"--split wants three shares, such as 0.8,0.1,0.1, got {fractions!r}")
         judgements = assign_splits(judgements, dict(zip(("train", "validation", "test"), shares, strict=True)), seed)
     crossing = crossing_clusters(judgements) if any(item.split for item in judgements.items) else []
+    judgements = _augmented(judgements, drop_words, mix, paraphrase, judge, seed)
     if min_gap is not None:
-        judgements = ratings_to_pairs(judgements, min_gap, max_pairs=max_pairs, seed=seed)
+        judgements = ratings_to_pairs(judgements, min_gap, max_tie_gap, per_rater, max_pairs, seed)
     if thresholds is not None:
         judgements = ratings_to_classes(judgements, _numbers("--classes", thresholds))
     for name, value in _facts(judgements):
@@ -61,6 +89,31 @@ def data_command(
     if out:
         write_judgements(judgements, out)
         click.echo(f"{'written':18}{out}")
+
+
+def _augmented(judgements: Any, drop_words: float | None, mix: int | None, paraphrase: float | None, judge: str | None, seed: int) -> Any:
+    """Return the judgements with what was asked for; each addition is made from the originals alone."""
+    from dataclasses import replace
+
+    from textgym.reward_modeling.data.augment import Paraphraser, with_dropped_words, with_mixed_texts, with_paraphrases
+
+    made: list[Any] = []
+    if drop_words is not None:
+        made.append(with_dropped_words(judgements, drop_words, seed=seed))
+    if mix is not None:
+        made.append(with_mixed_texts(judgements, mix, seed))
+    if paraphrase is not None:
+        made.append(with_paraphrases(judgements, Paraphraser(judge=None if judge is None else _scores_by(judge)), paraphrase, seed))
+    new = [item for more in made for item in more.items[len(judgements) :]]
+    return replace(judgements, items=(*judgements.items, *new))
+
+
+def _scores_by(reward: str) -> Callable[[Sequence[str]], list[float]]:
+    from textgym.episode import Episode
+    from textgym.rewards.reward import make_reward
+
+    made = make_reward(reward)
+    return lambda texts: [float(score) for score in made.score([Episode("", text) for text in texts])]
 
 
 def _facts(judgements: Any) -> list[tuple[str, str]]:
@@ -91,6 +144,9 @@ def _facts(judgements: Any) -> list[tuple[str, str]]:
         facts.append(("with margin", f"{sum(item.margin is not None for item in items):,}"))
         raters = {item.rater for item in items if item.rater}
         facts.append(("raters", f"{len(raters):,}" if raters else "unknown"))
+    added = Counter(str(item.metadata["augmented"]) for item in items if "augmented" in item.metadata)
+    if added:
+        facts.append(("augmented", ", ".join(f"{how} {count:,}" for how, count in added.items())))
     sources = Counter(item.source for item in items if item.source)
     if sources:
         rest = f", and {len(sources) - 8} more" if len(sources) > 8 else ""

@@ -19,6 +19,11 @@ from textgym.cli.reward_fit import SCORERS
 @click.option("--epochs", type=int, help="At most so many passes over the expert texts; 5 by default, or what suits the scorer.")
 @click.option("--patience", default=2, show_default=True, help="Epochs without a better validation figure before it stops.")
 @click.option("--whole-texts", "scorer", metavar="SCORER", help=f"Judge whole texts instead of tokens, by one of {', '.join(SCORERS)}.")
+@click.option(
+    "--form",
+    type=click.Choice(["log-odds", "positive", "negative"]),
+    help="What the verdict on a whole text pays; over tokens it is chosen where the reward is used: --set form=positive.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--device", default="cpu", show_default=True, help='"cpu", "cuda", ...')
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
@@ -38,6 +43,7 @@ def discriminate_command(
     epochs: int | None,
     patience: int,
     scorer: str | None,
+    form: str | None,
     seed: int,
     device: str,
     threads: int,
@@ -57,6 +63,8 @@ def discriminate_command(
     from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
     from textgym.reward_modeling.metrics import Metrics
 
+    if form is not None and scorer is None:
+        raise click.UsageError("--form is for --whole-texts; over tokens it is chosen where the reward is used, by its setting form")
     set_threads(threads)
     texts = load_experts(experts)
     if limit is not None:
@@ -71,22 +79,24 @@ def discriminate_command(
     if scorer is None:
         check_options("a discriminator", DiscriminatorSettings, settings)
         named: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-        _, history = fit_discriminator(
-            texts,
-            out,
-            model=model,
-            settings=DiscriminatorSettings(**settings),
-            max_new_tokens=max_new_tokens,
-            patience=patience,
-            seed=seed,
-            device=device,
-            report=report,
-            **named,
-        )
+        with progress_bar("fitting", "texts") as show:
+            _, history = fit_discriminator(
+                texts,
+                out,
+                model=model,
+                settings=DiscriminatorSettings(**settings),
+                max_new_tokens=max_new_tokens,
+                patience=patience,
+                seed=seed,
+                device=device,
+                show=show,
+                report=report,
+                **named,
+            )
         best = max(history, key=lambda entry: entry["auc"])
     else:
         labelled = discrimination_set(texts, model, max_new_tokens, seed, device)
-        chosen = FitSettings(seed=seed, epochs=epochs, patience=patience, scorer=settings)
+        chosen = FitSettings(seed=seed, epochs=epochs, patience=patience, scorer=settings, loss={"form": form} if form else {})
         with progress_bar("fitting", "texts") as show:
             best = fit_reward_model(
                 labelled, out, scorer=scorer, loss="discrimination", settings=chosen, device=device, show=show, report=report

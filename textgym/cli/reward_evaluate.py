@@ -6,7 +6,7 @@ from typing import Any, cast
 import click
 
 from textgym.cli.console import console
-from textgym.cli.options import settings_from
+from textgym.cli.options import check_page, settings_from
 from textgym.errors import InvalidArgumentError
 
 
@@ -34,13 +34,14 @@ def evaluate_command(
     """
     import numpy as np
 
-    from textgym.reward_modeling.data.judgement_source import load_judgements
+    from textgym.reward_modeling.data.judgement_source import load_judgements, undeclared_order
     from textgym.reward_modeling.evaluation.evaluation import evaluate
     from textgym.reward_modeling.evaluation.learning_curve import learning_curve
     from textgym.reward_modeling.evaluation.report import shown, write_evaluation
-    from textgym.reward_modeling.models.abilities import Scorer, abilities_of, fitted_model
+    from textgym.reward_modeling.models.abilities import Abilities, abilities_of, fitted_model
     from textgym.rewards.reward import make_reward
 
+    check_page(out)
     made = make_reward(reward, **settings_from(extra))
     fitted = fitted_model(made)
     if sizes is not None and fitted is None:
@@ -50,11 +51,19 @@ def evaluate_command(
     if split:
         judgements = judgements.split(cast("Any", split))  # any text: an unknown one finds nothing
         if not judgements.items:
-            raise InvalidArgumentError(f"{data} has no judgement of the split {split!r}; --split '' takes all")
-    others: dict[str, Scorer] = {name: make_reward(name).score for name in baselines.split(",") if name and name != reward}
-    others["words"] = lambda episodes: np.array([float(len(episode.text.split())) for episode in episodes])
-    others["constant"] = lambda episodes: np.zeros(len(episodes))
-    found = evaluate(reward, abilities_of(made), judgements, others)
+            raise InvalidArgumentError(
+                f"{data} has no judgement of the split {split!r}: draw splits before fitting by: textgym reward data {data} --split 0.8,0.1,0.1 "
+                "--convert split.jsonl, then fit and evaluate on split.jsonl; --split '' takes all, training texts too"
+            )
+    _warn_of_training_texts(reward, fitted, everything, judgements)
+    able = abilities_of(made)
+    if not able.classes and (order := undeclared_order(judgements)) is not None:
+        click.echo(order)
+    others = {name: abilities_of(make_reward(name)) for name in baselines.split(",") if name and name != reward}
+    others["words"] = Abilities(lambda episodes: np.array([float(len(episode.text.split())) for episode in episodes]), low=0.0)
+    constant = _usual_rating(everything) if everything.kind == "ratings" else 0.0
+    others["constant"] = Abilities(lambda episodes: np.full(len(episodes), constant))
+    found = evaluate(reward, able, judgements, others)
     from rich.table import Table
 
     grid = Table(title=f"{reward} on {found.n:,} {found.kind} of {data}" + (f", {split} split" if split else ""))
@@ -63,9 +72,14 @@ def evaluate_command(
     for name, estimate in found.figures.items():
         grid.add_row(name, shown(estimate), *(shown(figures[name]) for figures in found.baselines.values()))
     console().print(grid)
+    if found.kind == "ratings" and found.reliability is None:
+        click.echo(
+            f"{reward} ranges from {able.low:g} to {able.high:g}, so it is no rating on the scale of {data}: what takes it for one is left out"
+        )
     if found.ceiling:
         click.echo(
-            f"people against people: one human {found.ceiling['one human']:.3f}, split-half {found.ceiling['split-half']:.3f} (Pearson)"
+            f"people against people: one human {found.ceiling['one human']:.3f}, split-half {found.ceiling['split-half']:.3f}; a perfect model "
+            f"would reach {found.ceiling['reachable']:.3f} (Pearson)"
         )
     if found.reliability is not None:
         click.echo(f"expected calibration error: {found.reliability.error:.3f}")
@@ -86,6 +100,34 @@ def evaluate_command(
     if out is not None:
         write_evaluation(found, out, f"{data}, {split} split" if split else data, curve)
         click.echo(f"report: {out}")
+
+
+def _warn_of_training_texts(reward: str, fitted: Any, everything: Any, judgements: Any) -> None:
+    """Say how many of the judgements a fitted model was fitted on."""
+    from textgym.reward_modeling.training_texts import ids_hash, n_known
+
+    if fitted is None:
+        return
+    n = n_known(judgements.items, fitted.training_texts)
+    recorded = fitted.description.get("judgements", {}).get("train_ids_sha256")
+    if not fitted.training_texts and recorded == ids_hash(everything.split("train").items):  # an older model tells no more
+        n = len(judgements.split("train"))
+    if n:
+        click.echo(
+            f"warning: {n:,} of the {len(judgements):,} judgements are of texts that {reward} was fitted on: figures on them say nothing of new "
+            "texts",
+            err=True,
+        )
+
+
+def _usual_rating(judgements: Any) -> float:
+    """Return what one would guess without reading: the mean training rating, else the middle of the scale."""
+    training = [item.rating for item in judgements.split("train").items]
+    if training:
+        return float(sum(training) / len(training))
+    ratings = [item.rating for item in judgements.items]
+    low = min(ratings) if judgements.low is None else judgements.low
+    return float((low + (max(ratings) if judgements.high is None else judgements.high)) / 2)
 
 
 def _numbers(text: str) -> list[int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from textgym.cli.console import console
-from textgym.cli.options import settings_from
+from textgym.cli.options import check_page, settings_from
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
 
@@ -51,6 +51,7 @@ def explain_command(
 
     if not continuations and data is None:
         raise InvalidArgumentError("give a text with --continuation, or data with --words")
+    check_page(out)
     model, screen = make_reward(reward, **settings_from(extra)), console()
     if method == "integrated-gradients":
         from textgym.reward_modeling.explanation.integrated_gradients import TOLERANCE, integrated_gradients
@@ -76,8 +77,10 @@ def explain_command(
     influences = []
     if data is not None:
         from textgym.reward_modeling.data.judgement_source import load_judgements
+        from textgym.reward_modeling.data.judgements import continuations_of
 
-        texts = [Episode(item.prompt, item.text) for item in load_judgements(data).items[:FIRST] if hasattr(item, "text")]
+        shown = [(item.prompt, text) for item in load_judgements(data).items for text in continuations_of(item)]
+        texts = [Episode(*parts) for parts in dict.fromkeys(shown)][:FIRST]
         influences = influential_words(model.score, texts)
         for title, some in (("raise", influences[:10]), ("lower", influences[::-1][:10])):
             click.echo(f"{title} it most: " + ", ".join(f"{i.word} {i.mean:+.2f} ({i.count})" for i in some))

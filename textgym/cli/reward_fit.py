@@ -23,6 +23,12 @@ LOSSES = ("squared-error", "heteroscedastic", "multi-task", "cross-entropy", "or
 @click.option("--learning-rate", type=float, help="Highest rate of AdamW.")
 @click.option("--patience", default=3, show_default=True, help="Epochs without a better validation figure before it stops.")
 @click.option("--max-minutes", type=float, help="Start no epoch that would end later.")
+@click.option(
+    "--pretrain",
+    type=click.Choice(["simcse", "moco"]),
+    help="First teach the encoder to tell bare training texts apart (scorer transformer).",
+)
+@click.option("--pretrain-steps", default=200, show_default=True, help="Steps of that.")
 @click.option("--contrastive", type=click.Choice(["simcse", "moco"]), help="Auxiliary contrastive term (scorer transformer).")
 @click.option("--members", default=1, show_default=True, help="Fit an ensemble of so many models; their spread tells how uncertain it is.")
 @click.option(
@@ -74,6 +80,7 @@ def fit_command(
     extra_loss: tuple[str, ...],
     limit: int | None,
     contrastive: str | None,
+    pretrain: str | None,
     members: int,
     bootstrap: bool,
     combine: str,
@@ -92,7 +99,7 @@ def fit_command(
 
     An ensemble, debiased and calibrated: textgym reward fit human-ratings --members 5 --bootstrap --length-debias residual --calibrate --out e
     """
-    from textgym.reward_modeling.data.judgement_source import load_judgements, sample
+    from textgym.reward_modeling.data.judgement_source import load_judgements, sample, undeclared_order
     from textgym.reward_modeling.fitting.distillation import Distillation
     from textgym.reward_modeling.fitting.ensemble_fit import EnsembleSettings, fit_reward_ensemble
     from textgym.reward_modeling.fitting.fit import FitSettings, fit_reward_model
@@ -109,6 +116,7 @@ def fit_command(
         raise click.UsageError("--invented texts need a --teacher to rate them")
     chosen = FitSettings(
         contrastive=contrastive or "",
+        pretrain=pretrain or "",
         length_debias=length_debias or "",
         distillation=Distillation(teacher=teacher, share=teacher_share, invented=invented, kinds=kinds) if teacher else None,
         scorer=named_values(extra, "--set"),
@@ -121,6 +129,13 @@ def fit_command(
         click.echo(f"{member}epoch {entry['epoch']:>3.0f}  {entry['seconds']:8.1f} s  {figures}")
 
     click.echo(f"{data}: {len(judgements):,} {judgements.kind}; scorer {scorer}, loss {loss or suits[judgements.kind]}")
+    if (order := undeclared_order(judgements)) is not None:
+        click.echo(order)
+    if not any(item.split for item in judgements.items):
+        click.echo(
+            f"no splits in {data}: a tenth validates and nothing is left to test; for an honest figure draw them first by: textgym reward data "
+            f"{data} --split 0.8,0.1,0.1 --convert split.jsonl"
+        )
     named: dict[str, Any] = {"scorer": scorer, "loss": loss or suits[judgements.kind], "settings": chosen, "device": device}
     with progress_bar("fitting", "judgements") as show:
         if members != 1:

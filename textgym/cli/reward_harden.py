@@ -86,7 +86,7 @@ def harden_command(
             show=show,
             report=lambda number, measure: told(f"round {number}", measure),
         )
-    click.echo(f"chosen: round {result.chosen}; on test ratings and prompts:")
+    click.echo(f"chosen: round {result.chosen}; on {result.after.ratings} ratings and {result.after.prompts} prompts:")
     told("before", result.before)
     told("after", result.after)
     for kind in sorted(result.before.beaten, key=lambda k: -result.before.beaten[k]):

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from textgym.agent import make_agent
+from textgym.device import check_device
 from textgym.errors import InvalidArgumentError
 from textgym.imitation.discriminator_reward import DiscriminatorReward
 from textgym.imitation.expert_texts import bare_environment, expert_tokens, unscored
@@ -20,8 +21,9 @@ from textgym.imitation.token_discriminator import TokenDiscriminator
 from textgym.lm.language_model import load_language_model
 from textgym.policies.generation import GeneratedText, replay
 from textgym.reward_modeling.data.judgements import ExpertText, JudgementSet, LabelledText
-from textgym.reward_modeling.fitting.fit import train_and_validation
+from textgym.reward_modeling.fitting.fit import Show, train_and_validation
 from textgym.reward_modeling.metrics import Metrics, area_under_curve
+from textgym.reward_modeling.models.fitted_reward import write_history
 from textgym.reward_modeling.objectives import EXPERT, POLICY
 from textgym.reward_modeling.reward_folder import refuse_foreign
 from textgym.tasks import Prompt, Task
@@ -84,6 +86,7 @@ def fit_discriminator(
     patience: int = 2,
     seed: int = 0,
     device: str = "cpu",
+    show: Show | None = None,
     report: Report | None = None,
 ) -> tuple[DiscriminatorReward, tuple[Metrics, ...]]:
     """Fit a discriminator over prefixes and tokens; the folder `out` is then a reward by its path.
@@ -98,7 +101,8 @@ def fit_discriminator(
         patience: Epochs without improvement before fitting stops.
         seed: Of everything random.
         device: Where it runs.
-        report: Called with each epoch's figures.
+        show: Progress: called with (texts done, of so many, note).
+        report: Called with each epoch's figures; they are in the folder's `history.json` by then.
 
     Returns:
         The reward of the best epoch, and every epoch's figures: "epoch", "seconds", "train_loss", and on held-out texts "auc" (of whole
@@ -107,6 +111,7 @@ def fit_discriminator(
     if epochs < 1 or patience < 1:
         raise InvalidArgumentError(f"epochs and patience must be at least 1, got {epochs} and {patience}")
     settings = settings or DiscriminatorSettings()
+    check_device(device)
     refuse_foreign(Path(out))
     train, held_out = train_and_validation(experts)
     vocabulary = load_vocabulary(model)
@@ -124,12 +129,17 @@ def fit_discriminator(
     }
     started, history, best, waited = time.perf_counter(), list[Metrics](), -math.inf, 0
     for epoch in range(1, epochs + 1):
+        if show is not None:
+            show((epoch - 1) * len(expert), epochs * len(expert), f"epoch {epoch}  sampling")
         policy = policy_texts(train, model, max_new_tokens, int(rng.integers(2**31)), device)
         losses = []
         order, against = rng.permutation(len(expert)), rng.permutation(len(policy))
         for start in range(0, min(len(order), len(against)), TEXTS_PER_STEP):
             part = slice(start, start + TEXTS_PER_STEP)
             losses.append(learner.step([expert[i] for i in order[part]], [policy[i] for i in against[part]], rng)["loss"])
+            if show is not None:
+                done = min(len(order), start + TEXTS_PER_STEP)
+                show((epoch - 1) * len(expert) + done, epochs * len(expert), f"epoch {epoch}  loss {losses[-1]:.3f}")
         figures = held_out_figures(network, *watched)
         seconds = round(time.perf_counter() - started, 2)
         history.append({"epoch": epoch, "seconds": seconds, "train_loss": float(np.mean(losses)), **figures})
@@ -139,9 +149,11 @@ def fit_discriminator(
             DiscriminatorReward.write(network, vocabulary, Path(out), told)
         else:
             waited += 1
+        finished = waited >= patience or epoch == epochs
+        write_history(Path(out), history, finished)
         if report is not None:
             report(history[-1])
-        if waited >= patience:
+        if finished:
             break
     return DiscriminatorReward(str(out), device=device), tuple(history)
 

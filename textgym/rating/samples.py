@@ -1,15 +1,19 @@
 """Samples: the items of a collection, written by agents or read from files of texts."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from textgym.errors import InvalidArgumentError
 from textgym.rating.collection import Collection, Item
+from textgym.reward_modeling.data.judgements import JudgementError
+from textgym.reward_modeling.data.reading import read_judgements
+from textgym.reward_modeling.data.schema import placed
+from textgym.reward_modeling.data.text_rows import DELIMITERS, json_rows
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ def make_items(collection: Collection) -> list[Item]:
     else:
         found = [(s.prompt, (s.text,), (s.source,)) for row in _interleaved(samples) for s in row]
     found = [item for item in found if all(text.strip() for text in item[1])]
+    if pairs:  # of the pairs there are; rated texts were shuffled before, so that both sources have their share
+        found = [found[place] for place in np.random.default_rng(collection.seed).permutation(len(found))]
     found = found[: collection.samples]
     if not found:
         raise InvalidArgumentError(f"{' and '.join(sources)}: no {'two different texts of one prompt' if pairs else 'texts'} to judge")
@@ -83,33 +89,41 @@ def _by_prompt(first: list[_Sample], second: list[_Sample]) -> list[tuple[_Sampl
 
 def _read_or_write(collection: Collection, source: str, n: int, seeds: np.random.SeedSequence) -> list[_Sample]:
     if is_file_of_texts(source):
-        return _read(Path(source))
+        samples = _read(Path(source))
+        if collection.mode == "ratings":
+            samples = [samples[place] for place in np.random.default_rng(seeds).permutation(len(samples))]
+        return samples
     twice = collection.mode == "pairs" and len(collection.sources) == 1
     return _write(collection, source, n, np.random.default_rng(seeds), twice)
 
 
 def _read(path: Path) -> list[_Sample]:
-    """Read a JSON object a line: "text" or "continuation", and perhaps "prompt" and "source"."""
+    """Read a table of texts (CSV, TSV, Parquet), or a JSON object a line: "text" or "continuation", perhaps "prompt" and "source"."""
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if suffix in (*DELIMITERS, ".parquet"):
+        found = read_judgements(path)
+        if found.kind == "pairs":
+            raise InvalidArgumentError(f"{path} holds pairs that were judged; give texts to judge")
+        return [_Sample(item.prompt, item.text, item.source or str(path)) for item in found.items]
+    return [_sample(path, place, row) for place, row in json_rows(path)]
+
+
+def _sample(path: Path, place: str, row: dict[str, Any]) -> _Sample:
+    field = "text" if "text" in row else "continuation"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError(f"cannot read {path}: {error}") from None
-    samples = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            text = row["text"] if "text" in row else row["continuation"]
-            sample = _Sample(row.get("prompt", ""), text, row.get("source") or str(path))
-            if not all(isinstance(part, str) for part in (sample.prompt, sample.text, sample.source)):
-                raise TypeError("prompt, text and source must be texts")
-            (sample.prompt + sample.text + sample.source).encode()  # half a surrogate pair cannot be stored
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise InvalidArgumentError(f'{path}, line {number}: {what}; expected a JSON object with "text" and perhaps "prompt"') from None
-        samples.append(sample)
-    return samples
+        if field not in row:
+            raise JudgementError("text", "is missing")
+        values = {"prompt": row.get("prompt", ""), field: row[field], "source": row.get("source") or str(path)}
+        for name, value in values.items():
+            if not isinstance(value, str):
+                raise JudgementError(name, f"must be a text, got {value!r}")
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise JudgementError(name, "holds half a surrogate pair, which cannot be stored") from None
+    except JudgementError as error:
+        raise placed(path, place, error) from None
+    return _Sample(values["prompt"], values[field], values["source"])
 
 
 def _write(collection: Collection, source: str, n: int, rng: np.random.Generator, twice: bool) -> list[_Sample]:

@@ -12,12 +12,12 @@ def weighted_mean(values: Tensor, weight: Tensor | None = None) -> Tensor:
     return values.mean() if weight is None else (values * weight).sum() / weight.sum().clamp_min(1e-12)
 
 
-def squared_error(predicted: Tensor, rating: Tensor, weight: Tensor | None = None) -> Tensor:
+def squared_error(predicted: Tensor, rating: Tensor) -> Tensor:
     """Return the mean squared error of predicted ratings (n,)."""
-    return weighted_mean((predicted - rating) ** 2, weight)
+    return ((predicted - rating) ** 2).mean()
 
 
-def heteroscedastic(mean: Tensor, log_variance: Tensor, rating: Tensor, rater_variance: Tensor, weight: Tensor | None = None) -> Tensor:
+def heteroscedastic(mean: Tensor, log_variance: Tensor, rating: Tensor, rater_variance: Tensor) -> Tensor:
     """Return the negative log-likelihood, in nats per rating, of Gaussian raters: predicted mean and log variance, (n,) each.
 
     The mean over a text's raters of (log s2 + (r - mean)^2 / s2) / 2 depends on their ratings r only through their mean `rating` and their
@@ -25,7 +25,7 @@ def heteroscedastic(mean: Tensor, log_variance: Tensor, rating: Tensor, rater_va
     Target Probability Distribution", ICNN.
     """
     log_variance = log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
-    return weighted_mean(0.5 * (log_variance + ((rating - mean) ** 2 + rater_variance) * torch.exp(-log_variance)), weight)
+    return (0.5 * (log_variance + ((rating - mean) ** 2 + rater_variance) * torch.exp(-log_variance))).mean()
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.05) -> Tensor
     return (functional.cross_entropy(logits, same) + functional.cross_entropy(logits.T, same)) / 2
 
 
-def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.05) -> Tensor:
+def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.05, own_mask: Tensor | None = None) -> Tensor:
     """Return the contrastive loss of queries against their keys, (n, d) each, with the keys of earlier batches as negatives.
 
     He et al. (2020), "Momentum Contrast", arXiv:1911.05722, algorithm 1.
@@ -155,8 +155,12 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.05) -
         key: From the momentum encoder, without gradients.
         queue: Normalised keys of earlier batches, (size, d).
         temperature: Of the cosine similarities.
+        own_mask: True where a key of the queue is of the query's own text, which is no negative, (n, size); None where none is.
     """
     query, key = functional.normalize(query, dim=-1), functional.normalize(key.detach(), dim=-1)
     positive = (query * key).sum(-1, keepdim=True)  # (n, 1)
-    logits = torch.cat([positive, query @ queue.T], dim=1) / temperature
+    negative = query @ queue.T  # (n, size)
+    if own_mask is not None:
+        negative = negative.masked_fill(own_mask, -torch.inf)
+    logits = torch.cat([positive, negative], dim=1) / temperature
     return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))

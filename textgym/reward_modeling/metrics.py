@@ -20,10 +20,10 @@ def agreement(predicted: NDArray[np.float64], ratings: NDArray[np.float64]) -> M
 
 
 def correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Return Pearson's correlation of two vectors (n,), 0 if one is constant; of their ranks it is Spearman's."""
+    """Return Pearson's correlation of two vectors (n,), 0 if one is constant, nan if one is not finite; of their ranks it is Spearman's."""
     x, y = x - x.mean(), y - y.mean()
     scale = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / scale if scale > 0 else 0.0
+    return float(x @ y) / scale if scale != 0 else 0.0
 
 
 def area_under_curve(above: NDArray[np.floating], below: NDArray[np.floating]) -> float:

@@ -18,6 +18,7 @@ from textgym.reward_modeling.metrics import Metrics, agreement, area_under_curve
 from textgym.reward_modeling.reward_forms import Form, check_form, reward_of
 
 Targets = dict[str, Tensor]
+WITHOUT_MARGINS = "leave them out by --set-loss margins=false (in Python: FitSettings(loss={'margins': False}))"
 POLICY, EXPERT = "policy", "expert"  # the classes of a discriminator
 
 
@@ -73,6 +74,10 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def metrics(self, outputs: Tensor, items: Sequence[Any]) -> Metrics:
         """Return figures by name; the first is what early stopping watches, greater being better."""
+
+    def check_watched(self, items: Sequence[Any]) -> None:
+        """Raise where the validation judgements leave the watched figure without a value."""
+        del items
 
     def finish(self, outputs: Tensor) -> None:
         """Take note of the training texts' outputs, (m, n_outputs), after an epoch; for objectives whose scale depends on them."""
@@ -249,6 +254,11 @@ class _Labels(Objective):
     def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "_Labels":
         """Return the objective with scale, classes and the like of the training judgements."""
         classes = judgements.classes or tuple(sorted({item.label for item in judgements.items}))
+        labels = {item.label for item in judgements.items}
+        if len(labels) == 1:
+            raise InvalidArgumentError(
+                f"all {len(judgements)} training judgements have the label {labels.pop()!r}: a loss needs two classes"
+            )
         return cls(**{"classes": classes, **settings})
 
     def settings(self) -> dict[str, Any]:
@@ -354,6 +364,14 @@ class Discrimination(CrossEntropy):
         """Return the reward of the verdict, (m,)."""
         return reward_of(self.log_odds(outputs) / (temperature or 1.0), self.form, self.clip).clamp(self.low, self.high)
 
+    def check_watched(self, items: Sequence[LabelledText]) -> None:
+        """Raise where only one side is there to be told from the other."""
+        missing = [name for name in self.classes if all(item.label != name for item in items)]
+        if missing:
+            raise InvalidArgumentError(
+                f"none of the {len(items)} validation texts is of the class {missing[0]!r}, so nothing can be told apart"
+            )
+
     def metrics(self, outputs: Tensor, items: Sequence[LabelledText]) -> Metrics:
         """Return the area under the curve, and the accuracy."""
         log_odds = self.log_odds(outputs).double().numpy()
@@ -372,6 +390,16 @@ class Ordinal(_Labels):
 
     name = "ordinal"
     n_outputs = 1
+
+    @classmethod
+    def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "_Labels":
+        """Return the objective with the declared classes; raises where nobody declared their rank."""
+        if not judgements.classes and "classes" not in settings:
+            found = ", ".join(sorted({item.label for item in judgements.items}))
+            raise InvalidArgumentError(
+                f"the loss 'ordinal' needs the classes' rank: give every row the field `classes`, from the lowest to the highest of {found}"
+            )
+        return super().for_judgements(judgements, **settings)
 
     def __init__(self, classes: Sequence[str], low: float = 0.0, high: float = 1.0) -> None:
         super().__init__(classes, low, high)
@@ -439,7 +467,12 @@ class BradleyTerry(Objective):
     @classmethod
     def for_judgements(cls, judgements: "JudgementSet[Any]", **settings: Any) -> "BradleyTerry":
         """Return the objective with scale, classes and the like of the training judgements."""
-        return cls(**{"has_ties": any(item.tie for item in judgements.items), **settings})
+        made = cls(**{"has_ties": any(item.tie for item in judgements.items), **settings})
+        if made.ties == "rao-kupper" and made.has_ties and made.margins and any(item.margin for item in judgements.items if not item.tie):
+            raise InvalidArgumentError(
+                f"ties=rao-kupper knows no margins, and the pairs have some: {WITHOUT_MARGINS}, or take ties=davidson"
+            )
+        return made
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that make it anew."""
@@ -468,6 +501,16 @@ class BradleyTerry(Objective):
             return losses.davidson(chosen, rejected, targets["tie"], self.tie_parameter, targets["margin"])
         return losses.rao_kupper(chosen, rejected, targets["tie"], nn.functional.softplus(self.tie_parameter))
 
+    def log_odds(self, gaps: Tensor) -> Tensor:
+        """Return the log-odds that the first of two texts is preferred if one is, given how far its latent score is ahead, of any shape.
+
+        By Bradley and Terry, and after Davidson, that is the gap itself; after Rao and Kupper ties take more from the loser.
+        """
+        if self.ties == "davidson" or not self.has_ties:
+            return gaps
+        threshold = nn.functional.softplus(self.tie_parameter)
+        return nn.functional.logsigmoid(gaps - threshold) - nn.functional.logsigmoid(-gaps - threshold)
+
     def finish(self, outputs: Tensor) -> None:
         """Set the scale of `score` by the training texts."""
         self.centre.copy_(outputs[:, 0].mean())
@@ -475,8 +518,16 @@ class BradleyTerry(Objective):
 
     def score(self, outputs: Tensor, temperature: float | None = None) -> Tensor:
         """Return scores inside the range."""
-        unit = self.spread if temperature is None else temperature
-        return self.low + (self.high - self.low) * torch.sigmoid((outputs[:, 0] - self.centre) / unit)
+        above = outputs[:, 0] - self.centre
+        squashed = torch.sigmoid(above / self.spread if temperature is None else self.log_odds(above) / temperature)
+        return self.low + (self.high - self.low) * squashed
+
+    def check_watched(self, items: Sequence[PreferencePair]) -> None:
+        """Raise where every pair is a tie: no model is then better than another."""
+        if all(item.tie for item in items):
+            raise InvalidArgumentError(
+                f"all {len(items)} validation pairs are ties, so no epoch is better than another: validate on pairs that are decided"
+            )
 
     def metrics(self, outputs: Tensor, items: Sequence[PreferencePair]) -> Metrics:
         """Return the share of pairs ranked as judged (equal scores count half; ties are left out), and the loss."""

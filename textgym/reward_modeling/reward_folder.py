@@ -26,11 +26,23 @@ def is_ensemble_folder(path: Path) -> bool:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise if a folder holds something that is no reward model: it would be lost."""
-    ours = any((folder / name).is_file() for name in (DESCRIPTION, ENSEMBLE, DISCRIMINATOR))
-    known = folder.is_dir() and (ours or not any(folder.iterdir()))
-    if folder.exists() and not known:
+    """Raise if a folder holds something that is no reward model, or beside one something that is no part of it: it would be lost."""
+    if not folder.exists():
+        return
+    descriptions = [name for name in (DESCRIPTION, ENSEMBLE, DISCRIMINATOR) if (folder / name).is_file()]
+    if not folder.is_dir() or (not descriptions and any(folder.iterdir())):
         raise InvalidArgumentError(f"{str(folder)!r} exists and holds no reward model; choose another folder")
+    own = {HISTORY, *descriptions}
+    for name in descriptions:
+        try:
+            own |= set(json.loads((folder / name).read_text(encoding="utf-8"))["files"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # it was damaged: nobody knows what belonged to it
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and str(path.relative_to(folder).as_posix()) not in own and path.name != HISTORY:
+            raise InvalidArgumentError(
+                f"{str(path)!r} is no part of the reward model beside it and would be lost; move it, or choose another folder"
+            )
 
 
 def describe(folder: Path, description: dict[str, Any], packages: tuple[str, ...], name: str = DESCRIPTION) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from textgym.tokenization import Vocabulary
 
 WORD = re.compile(r"\S+")
+SPACED_WORD = re.compile(r"\s*\S+")
 ROWS = 128  # texts the language model reads side by side
 
 
@@ -36,10 +37,9 @@ def with_dropped_words(judgements: JudgementSet[Any], share: float = 0.1, copies
     rng = np.random.default_rng(seed)
 
     def dropped(text: str) -> str:
-        words = text.split(" ")
+        words = SPACED_WORD.findall(text)  # what precedes the first that stays is what parts the text from its prompt
         kept = [word for word, number in zip(words, rng.random(len(words)), strict=True) if number >= share]
-        short = " ".join(kept)
-        return short if short.strip() else text
+        return text[: len(text) - len(text.lstrip())] + "".join(kept).lstrip() + text[len(text.rstrip()) :] if kept else text
 
     new = []
     for item in training:

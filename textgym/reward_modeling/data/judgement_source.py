@@ -37,3 +37,11 @@ def sample(judgements: "JudgementSet[Any]", n: int) -> "JudgementSet[Any]":
         part = judgements.split(split).items
         kept += [part[i * len(part) // min(n, len(part))] for i in range(min(n, len(part)))]
     return replace(judgements, items=tuple(kept))
+
+
+def undeclared_order(judgements: "JudgementSet[Any]") -> str | None:
+    """Return a line that tells in which order classes count that nobody ranked; None where somebody did, or where there are but two."""
+    names = sorted({item.label for item in judgements.items}) if judgements.kind == "labels" and not judgements.classes else []
+    if len(names) < 3:
+        return None
+    return f"classes by name, for the judgements do not rank them: {' < '.join(names)}; to rank them give every row the field `classes`"

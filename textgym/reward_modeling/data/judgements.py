@@ -213,10 +213,15 @@ class JudgementSet(Generic[J]):
 
 def texts_of(item: _Judgement) -> tuple[str, ...]:
     """Return the whole texts that were judged, prompt included: two for a pair, else one."""
+    return tuple(item.prompt + continuation for continuation in continuations_of(item))
+
+
+def continuations_of(item: _Judgement) -> tuple[str, ...]:
+    """Return the continuations that were judged: two for a pair, else one."""
     if isinstance(item, PreferencePair):
-        return item.prompt + item.chosen, item.prompt + item.rejected
+        return item.chosen, item.rejected
     assert isinstance(item, (RatedText, LabelledText, ExpertText))
-    return (item.prompt + item.text,)
+    return (item.text,)
 
 
 def mean_of(ratings: tuple[float, ...]) -> float:

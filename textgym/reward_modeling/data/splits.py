@@ -41,7 +41,7 @@ def assign_splits(
     if len(judgements) > 1 and len(shares) > 1 and len(set(names)) == 1:
         raise InvalidArgumentError(
             f"all {len(judgements)} judgements hang together by group or near-duplicate texts and cannot be split; "
-            "split ratings before converting them to pairs"
+            "split ratings before converting them to pairs, or fill in the field `split` yourself"
         )
     items = tuple(replace(item, split=_drawn(name, shares, seed)) for item, name in zip(judgements.items, names, strict=True))
     return replace(judgements, items=items)
@@ -50,22 +50,37 @@ def assign_splits(
 def cluster_names(judgements: JudgementSet[Any], threshold: float = THRESHOLD) -> list[str]:
     """Return a name per judgement, equal for those that must stay in one split."""
     sets = DisjointSets(len(judgements))
+    places = {item.id: n for n, item in enumerate(judgements.items)}
     groups: dict[str, int] = {}
     texts: list[str] = []
     owners: list[int] = []
     for n, item in enumerate(judgements.items):
         if item.group:
             sets.join(n, groups.setdefault(item.group, n))
+        for origin in _origins(item, places):
+            sets.join(n, places[origin])
         for text in texts_of(item):
             texts.append(text)
             owners.append(n)
     for place, other in enumerate(clusters(texts, threshold)):
         sets.join(owners[place], owners[other])
     named: dict[int, str] = {}
-    for n, item in enumerate(judgements.items):
+    originals_first = sorted(enumerate(judgements.items), key=lambda entry: bool(_origins(entry[1], places)))
+    for n, item in originals_first:
+        if sets.root(n) in named and _origins(item, places):
+            continue  # what was made from others must not change their cluster's name, and so its split
         own = f"group {item.group}" if item.group else f"id {item.id}"
         named[sets.root(n)] = min(named.get(sets.root(n), own), own)
     return [named[sets.root(n)] for n in range(len(judgements))]
+
+
+def _origins(item: Any, places: Mapping[str, int]) -> list[str]:
+    """Return the ids of the judgements of the set that one was made from by augmentation; none for an original."""
+    if "augmented" not in item.metadata:
+        return []
+    told = item.metadata.get("from")
+    several = told if isinstance(told, (list, tuple)) else [told]
+    return [origin for origin in several if isinstance(origin, str) and origin in places and origin != item.id]
 
 
 def crossing_clusters(judgements: JudgementSet[Any], threshold: float = THRESHOLD) -> list[list[str]]:

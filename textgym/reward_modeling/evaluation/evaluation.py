@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from textgym.classification import classification
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
 from textgym.experiments.statistics import Estimate
+from textgym.reward_modeling.data.bootstrap import Units, drawing_units, resampler
 from textgym.reward_modeling.data.judgements import JudgementSet, LabelledText, PreferencePair, RatedText
 from textgym.reward_modeling.evaluation.uncertainty import UncertaintyCheck, check_uncertainty
 from textgym.reward_modeling.metrics import correlation
@@ -21,6 +22,8 @@ from textgym.reward_modeling.reliability import Reliability, reliability, sides
 Array = NDArray[np.float64]
 N_RESAMPLES = 1000
 MOST_PAIRED = 2500  # texts whose pairs are all looked at; of more, a seeded sample
+OF_RATINGS = ("mse", "calibration error", "accuracy", "precision", "recall", "f1")  # figures that take a score for a rating
+LEAST_RATERS = 4  # of a text, for two halves of them to say something
 SAME_LENGTH = 0.1  # two texts are as long if their word counts differ by at most this share
 
 
@@ -37,11 +40,12 @@ class Evaluation:
         sources: Number of judgements and figures by source.
         classes: Precision, recall, F1 and support by class.
         thresholds: Accuracy, precision, recall and F1 of "score > threshold" for "rating > middle of the scale", (thresholds,) each.
-        reliability: Calibration; None for a score that is no estimate of the judgement.
-        ceiling: How well people agree with each other; empty where no individual ratings are known.
+        reliability: Calibration; None for a score that is no estimate of the judgement: of ratings, one whose declared range is quite another
+            than the scale. Such a score has no error in rating points, no calibration and no side of the middle, so these figures are nan.
+        ceiling: How well people agree with each other, as `human_ceiling` says; empty where too few have four individual ratings.
         truth, scores: The judgements and the rewards, (n,) each; for pairs the margin (1 where none was asked) and the score difference,
             for labels the rank of the class.
-        errors: How wrong each score is, (n,): |score - rating|, how far the rejected text is ahead, 1 - probability of the true class.
+        errors: How wrong each score is, (n,): |score - rating| (of a score that is none, the difference of their ranks, 0..1), how far the rejected text is ahead, 1 - probability of the true class.
         texts: What was judged, (n,).
         labels: Names of the classes in order, for labels.
         confusion: How many texts of each class (row) were taken for which (column), (classes, classes); None without class probabilities.
@@ -71,7 +75,7 @@ def evaluate(
     reward: str,
     score: Scorer | Abilities,
     judgements: "JudgementSet[Any]",
-    baselines: Mapping[str, Scorer] | None = None,
+    baselines: Mapping[str, Scorer | Abilities] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Compare a reward with human judgements that it was not fitted on.
@@ -92,7 +96,7 @@ def evaluate(
         raise InvalidArgumentError(f"at least 10 judgements are needed to say anything, got {len(judgements)}")
     able = score if isinstance(score, Abilities) else Abilities(score)
     others = {**{f"{reward} {name}": variant for name, variant in able.variants.items()}}
-    others |= {name: Abilities(other) for name, other in (baselines or {}).items()}
+    others |= {name: other if isinstance(other, Abilities) else Abilities(other) for name, other in (baselines or {}).items()}
     if judgements.kind == "ratings":
         return _on_ratings(reward, able, judgements, others, seed)
     return (
@@ -117,10 +121,14 @@ def _on_ratings(
     high = judgements.high if judgements.high is not None else float(truth.max())
     middle = (low + high) / 2
     scores = np.asarray(able.score(episodes), float)
-    errors = np.abs(scores - truth)
+    rates = able.may_be_ratings(low, high)
+    errors = np.abs(scores - truth) if rates else _rank_errors(scores, truth)
 
-    def figures(values: Array, where: NDArray[np.intp]) -> dict[str, Estimate]:
-        return _rating_figures(values[where], truth[where], lengths[where], middle, seed)
+    def figures(other: Abilities, values: Array, where: NDArray[np.intp]) -> dict[str, Estimate]:
+        found = _rating_figures(values[where], truth[where], lengths[where], middle, seed)
+        if not other.may_be_ratings(low, high):
+            found |= dict.fromkeys(OF_RATINGS, Estimate(math.nan, math.nan, math.nan))
+        return found
 
     everything = np.arange(len(items))
     by_source = {name: np.flatnonzero([item.source == name for item in items]) for name in sorted({item.source for item in items})}
@@ -128,12 +136,12 @@ def _on_ratings(
         reward,
         "ratings",
         len(items),
-        figures(scores, everything),
-        {name: figures(np.asarray(other.score(episodes), float), everything) for name, other in others.items()},
-        {name or "(none)": (len(rows), figures(scores, rows)) for name, rows in by_source.items() if len(rows) >= 10},
-        _by_class(scores > middle, truth > middle, ("not liked", "liked")),
+        figures(able, scores, everything),
+        {name: figures(other, np.asarray(other.score(episodes), float), everything) for name, other in others.items()},
+        {name or "(none)": (len(rows), figures(able, scores, rows)) for name, rows in by_source.items() if len(rows) >= 10},
+        _by_class(scores > middle, truth > middle, ("not liked", "liked")) if rates else {},
         _by_threshold(scores, truth > middle),
-        reliability(scores, truth),
+        reliability(scores, truth) if rates else None,
         human_ceiling([item.ratings for item in items], seed),
         truth,
         scores,
@@ -141,6 +149,13 @@ def _on_ratings(
         texts,
         uncertainty=_checked(able, episodes, errors, seed),
     )
+
+
+def _rank_errors(scores: Array, truth: Array) -> Array:
+    from scipy.stats import rankdata
+
+    found: Array = np.abs(rankdata(scores) - rankdata(truth)) / len(truth)
+    return found
 
 
 def _checked(able: Abilities, episodes: Sequence[Episode], errors: Array, seed: int) -> UncertaintyCheck | None:
@@ -161,7 +176,7 @@ def _rating_figures(scores: Array, truth: Array, lengths: Array, middle: float, 
     value = {**_plain_figures(data, middle), **pairs.resampled(np.arange(n)), "kendall": _kendall(scores, truth)}
     drawn = {name: np.array([s[name] for s in samples]) for name in samples[0]}
     drawn["kendall"] = np.array([_kendall(scores[r], truth[r]) for r in (rng.integers(n, size=n) for _ in range(200))])
-    return {name: _estimate(value[name], drawn[name]) for name in value}
+    return _estimates(value, drawn)
 
 
 def _ranks(scores: Array, truth: Array, lengths: Array) -> dict[str, Array]:
@@ -259,9 +274,10 @@ def human_ceiling(ratings: Sequence[Sequence[float]], seed: int = 0, n_draws: in
     """Return how well people predict people, as Pearson correlations; {} unless most texts have four raters or more.
 
     "one human": one random rater of each text against the mean of its others. "split-half": the means of two random halves of the
-    raters, corrected to the full number of raters (Spearman 1910; Brown 1910): what a perfect predictor of the mean could reach is its root.
+    raters, corrected to the full number of raters (Spearman 1910; Brown 1910): the reliability of the mean. "reachable": its root, the
+    correlation of the mean of these raters with what a perfect model predicts, the mean of ever so many.
     """
-    known = [np.asarray(r, float) for r in ratings if len(r) >= 4]
+    known = [np.asarray(r, float) for r in ratings if len(r) >= LEAST_RATERS]
     if len(known) < max(10, len(ratings) // 2):
         return {}
     rng = np.random.default_rng(seed)
@@ -272,7 +288,8 @@ def human_ceiling(ratings: Sequence[Sequence[float]], seed: int = 0, n_draws: in
         first, second = (np.array([part.mean() for part in parts]) for parts in zip(*[np.array_split(r, 2) for r in mixed], strict=True))
         halves.append(correlation(first, second))
     half = float(np.mean(halves))
-    return {"one human": float(np.mean(one)), "split-half": half * 2 / (1 + half)}
+    whole = half * 2 / (1 + half)
+    return {"one human": float(np.mean(one)), "split-half": whole, "reachable": math.sqrt(max(0.0, whole))}
 
 
 # --- class labels --------------------------------------------------------------------------------------------------------------------
@@ -364,7 +381,7 @@ def _label_figures(
 
     samples = [plain(rng.integers(n, size=n)) for _ in range(N_RESAMPLES)]
     value = plain(np.arange(n))
-    return {name: _estimate(value[name], np.array([s[name] for s in samples])) for name in value}
+    return _estimates(value, {name: np.array([s[name] for s in samples]) for name in value})
 
 
 # --- preference pairs ----------------------------------------------------------------------------------------------------------------
@@ -386,6 +403,7 @@ def _on_pairs(
         return np.subtract(both[: len(items)], both[len(items) :])
 
     first = sides(len(items), seed)
+    units = drawing_units(replace(judgements, items=tuple(items)))
 
     def chances_of(other: Abilities, gaps: Array) -> Array:
         """Return the probability that the chosen text is preferred, (n,): the model's own, or Bradley and Terry's of the score difference."""
@@ -394,7 +412,8 @@ def _on_pairs(
         return np.asarray(1 / (1 + np.exp(-np.clip(gaps, -60, 60))), np.float64)
 
     def figures(gaps: Array, chances: Array, rows: NDArray[np.intp]) -> dict[str, Estimate]:
-        return _pair_figures(gaps[rows], chances[rows], first[rows], alike[rows], (words[:, 0] - words[:, 1])[rows], seed)
+        longer = (words[:, 0] - words[:, 1])[rows]
+        return _pair_figures(gaps[rows], chances[rows], first[rows], alike[rows], longer, [units[row] for row in rows], seed)
 
     def compared(other: Abilities) -> dict[str, Estimate]:
         gaps = differences(other.score)
@@ -405,7 +424,7 @@ def _on_pairs(
     by_source = {name: np.flatnonzero([item.source == name for item in items]) for name in sorted({item.source for item in items})}
     check = None
     if able.preference_probability is not None:
-        check = check_uncertainty(0.5 - np.abs(chances - 0.5), (1 - np.sign(gaps)) / 2, "probability of the less likely order", seed)
+        check = check_uncertainty(0.5 - np.abs(chances - 0.5), (1 - np.sign(gaps)) / 2, "probability of the less likely order", seed, units)
     return Evaluation(
         reward,
         "pairs",
@@ -426,8 +445,9 @@ def _on_pairs(
 
 
 def _pair_figures(
-    gaps: Array, chances: Array, first: NDArray[np.bool_], alike: NDArray[np.bool_], longer: Array, seed: int
+    gaps: Array, chances: Array, first: NDArray[np.bool_], alike: NDArray[np.bool_], longer: Array, units: Units, seed: int
 ) -> dict[str, Estimate]:
+    """Return the figures; the intervals are over what the pairs are made of (`drawing_units`), for pairs that share texts err together."""
     from scipy.stats import rankdata
 
     right = (np.sign(gaps) + 1) / 2
@@ -445,12 +465,28 @@ def _pair_figures(
             "length correlation": correlation(ranks[rows], longer_ranks[rows]),
         }
 
-    rng, n = np.random.default_rng(seed), len(gaps)
-    samples = [plain(rng.integers(n, size=n)) for _ in range(N_RESAMPLES)]
-    value = plain(np.arange(n))
-    return {name: _estimate(value[name], np.array([s[name] for s in samples])) for name in value}
+    rng, everything = np.random.default_rng(seed), np.arange(len(gaps))
+    sample = resampler(units)
+    drawn = (np.repeat(everything, sample(rng)) for _ in range(N_RESAMPLES))
+    samples = [plain(rows) for rows in drawn if len(rows)]
+    value = plain(everything)
+    return _estimates(value, {name: np.array([s[name] for s in samples]) for name in value})
+
+
+def _estimates(values: Mapping[str, float], drawn: Mapping[str, Array]) -> dict[str, Estimate]:
+    return {name: (_unbiased if name == "calibration error" else _estimate)(value, drawn[name]) for name, value in values.items()}
 
 
 def _estimate(value: float, drawn: Array) -> Estimate:
     low, high = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else (math.nan, math.nan)
     return Estimate(value, float(low), float(high))
+
+
+def _unbiased(value: float, drawn: Array) -> Estimate:
+    """Return an error's basic bootstrap interval (Davison and Hinkley 1997, section 5.2): the draws' quantiles mirrored at the value.
+
+    Noise adds to a mean of absolute values, and the noise of resampling comes on top of the sample's own: percentiles of the draws would lie
+    above the value, and above the truth. The mirrored ones hold it; they end at 0 and at the value at the least.
+    """
+    found = _estimate(value, drawn)
+    return Estimate(value, min(value, max(0.0, 2 * value - found.high)), max(value, 2 * value - found.low))

@@ -1,7 +1,8 @@
 """Learning curve: how well a fitted model would agree with people if it had been fitted to fewer judgements."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class LearningCurve:
     Attributes:
         figure: "pearson" for ratings, "accuracy" for labels, "pairwise accuracy" for pairs.
         sizes: Training judgements, rising, (sizes,).
-        values: Of each size and draw, (sizes, draws).
+        values: Of each size and draw, (sizes, draws); nan where a draw would be an earlier one again: of all judgements there is but one.
     """
 
     figure: str
@@ -38,13 +39,9 @@ class LearningCurve:
 
     @property
     def estimates(self) -> list[Estimate]:
-        """The mean over the draws with its 95 % Student interval, one per size."""
-        from scipy.stats import t
-
-        n = self.values.shape[1]
-        means, deviations = self.values.mean(1), self.values.std(1, ddof=1)
-        half = float(t.ppf(0.975, n - 1)) * deviations / np.sqrt(n)
-        return [Estimate(float(m), float(m - h), float(m + h)) for m, h in zip(means, half, strict=True)]
+        """The mean over the draws with their range, one per size; the range is nan where there was but one draw."""
+        ranges = [(float(np.nanmean(row)), row[np.isfinite(row)]) for row in self.values]
+        return [Estimate(mean, *((float(r.min()), float(r.max())) if len(r) > 1 else (math.nan, math.nan))) for mean, r in ranges]
 
 
 def learning_curve(
@@ -90,13 +87,12 @@ def learning_curve(
     if one.objective.kind != judgements.kind:
         raise InvalidArgumentError(f"the model was fitted to {one.objective.kind}, a learning curve on {judgements.kind} cannot be drawn")
     whole = replace(judgements, **whole_scale(train))
-    values = np.zeros((len(wanted), n_draws))
+    values = np.full((len(wanted), n_draws), np.nan)
     for draw in range(n_draws):
         order = np.random.default_rng([seed, draw]).permutation(len(train))
         for place, size in enumerate(wanted):
             show(draw * len(wanted) + place, n_draws * len(wanted), f"{size:,} judgements, draw {draw + 1}")
             if size == len(train) and draw:  # all of them are the same draw every time
-                values[place, draw] = values[place, 0]
                 continue
             items = tuple(train.items[row] for row in sorted(order[:size].tolist()))
             values[place, draw] = _agreement(refitted(model, replace(whole, items=(*items, *validation.items))), test)
@@ -110,7 +106,7 @@ def refitted(model: FittedReward | FittedEnsemble, judgements: "JudgementSet[Any
     recorded = one.description.get("fit")
     if not isinstance(recorded, dict):
         raise InvalidArgumentError("the model's description records no settings of a fit, so it cannot be fitted again")
-    settings = FitSettings(**{f.name: recorded[f.name] for f in fields(FitSettings) if f.name in recorded})
+    settings = FitSettings.read(recorded)
     names: dict[str, Any] = {"scorer": one.scorer.name, "loss": one.objective.name, "device": getattr(one.scorer, "device", "cpu")}
     if isinstance(model, FittedEnsemble):
         ensemble = EnsembleSettings(**model.description.get("ensemble", {"members": max(2, len(model.members))}))

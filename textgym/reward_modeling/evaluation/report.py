@@ -9,7 +9,7 @@ import numpy as np
 
 from textgym.experiments.statistics import Estimate
 from textgym.html_page import COLOURS, image, table, write_page
-from textgym.reward_modeling.evaluation.evaluation import Evaluation
+from textgym.reward_modeling.evaluation.evaluation import LEAST_RATERS, Evaluation
 from textgym.reward_modeling.evaluation.learning_curve import LearningCurve
 from textgym.reward_modeling.evaluation.uncertainty import UncertaintyCheck
 
@@ -55,9 +55,9 @@ def write_evaluation(evaluation: Evaluation, path: Path, data: str, curve: Learn
         parts += [
             "<h2>More data?</h2>",
             image(_curve(curve), f"{curve.figure} against the number of training judgements"),
-            table(["training judgements", f"{curve.figure} [95 % over {curve.values.shape[1]} draws]"], cells),
+            table(["training judgements", f"{curve.figure} [range of {curve.values.shape[1]} draws]"], cells),
             "<p class='note'>The model refitted with its recorded settings to draws of the training judgements, measured on the same "
-            "judgements. Intervals over the draws are Student's.</p>",
+            "judgements. In brackets: the least and the greatest of the draws; of all judgements there is but one.</p>",
         ]
     if evaluation.sources:
         cells = [[name, f"{n:,}", *(shown(f[key]) for key in names)] for name, (n, f) in evaluation.sources.items()]
@@ -67,17 +67,18 @@ def write_evaluation(evaluation: Evaluation, path: Path, data: str, curve: Learn
 
 
 def shown(estimate: Estimate) -> str:
-    """Return the figure with its interval, three decimals; "-" where it could not be measured."""
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" if math.isfinite(estimate.value) else "-"
+    """Return the figure with its interval, where it has one, three decimals; "-" where it could not be measured."""
+    interval = f" [{estimate.low:.3f}, {estimate.high:.3f}]" if math.isfinite(estimate.low) else ""
+    return f"{estimate.value:.3f}{interval}" if math.isfinite(estimate.value) else "-"
 
 
 def _ceiling(evaluation: Evaluation) -> str:
     if not evaluation.ceiling:
-        return "<p class='note'>No ceiling: the data has no individual ratings.</p>"
-    one, half = evaluation.ceiling["one human"], evaluation.ceiling["split-half"]
+        return f"<p class='note'>No ceiling: most texts have fewer than {LEAST_RATERS} individual ratings.</p>"
+    one, half, reachable = (evaluation.ceiling[name] for name in ("one human", "split-half", "reachable"))
     return (
         f"<p class='note'>People against people: the rating of one human correlates {one:.3f} (Pearson) with the mean of the others; the mean "
-        f"rating has a split-half reliability of {half:.3f}.</p>"
+        f"rating has a split-half reliability of {half:.3f}, so a perfect model would reach {reachable:.3f}.</p>"
     )
 
 
@@ -141,7 +142,7 @@ def _curve(curve: LearningCurve) -> Any:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()
-    axis.plot(curve.sizes, curve.values.mean(1), color=COLOURS[0], marker="o")
+    axis.plot(curve.sizes, [estimate.value for estimate in curve.estimates], color=COLOURS[0], marker="o")
     for column in curve.values.T:
         axis.plot(curve.sizes, column, color=COLOURS[0], alpha=0.3, linewidth=1)
     axis.set(xscale="log", xlabel="training judgements", ylabel=curve.figure)

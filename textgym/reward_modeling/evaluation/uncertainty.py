@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgym.experiments.statistics import Estimate
+from textgym.reward_modeling.data.bootstrap import Units, resampler
 from textgym.reward_modeling.metrics import correlation
 
 Array = NDArray[np.float64]
@@ -45,7 +46,7 @@ class UncertaintyCheck:
         return float(self.risk[max(0, int(np.ceil(coverage * len(self.risk))) - 1)])
 
 
-def check_uncertainty(uncertainty: Array, error: Array, kind: str = "", seed: int = 0) -> UncertaintyCheck:
+def check_uncertainty(uncertainty: Array, error: Array, kind: str = "", seed: int = 0, units: Units | None = None) -> UncertaintyCheck:
     """Compare uncertainty and error of the same judgements, (n,) each; where uncertainties are equal, their errors are averaged.
 
     Args:
@@ -53,13 +54,16 @@ def check_uncertainty(uncertainty: Array, error: Array, kind: str = "", seed: in
         error: At least 0: |score - rating|, or 1 for a wrong class or order.
         kind: What the uncertainty is.
         seed: Of the bootstrap.
+        units: What is resampled, as `drawing_units` tells; None for the judgements themselves.
     """
     from scipy.stats import rankdata
 
     n = len(error)
     ranks = np.stack([rankdata(uncertainty), rankdata(error)])
     rng = np.random.default_rng(seed)
-    drawn = [correlation(*ranks[:, rng.integers(n, size=n)]) for _ in range(N_RESAMPLES)]
+    sample = resampler([(str(row),) for row in range(n)] if units is None else units)
+    samples = (np.repeat(np.arange(n), sample(rng)) for _ in range(N_RESAMPLES))
+    drawn = [correlation(*ranks[:, rows]) for rows in samples if len(rows) > 1]
     low, high = np.quantile(drawn, [0.025, 0.975])
     order = np.argsort(uncertainty, kind="stable")
     _, group = np.unique(uncertainty[order], return_inverse=True)

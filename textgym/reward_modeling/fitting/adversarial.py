@@ -115,16 +115,20 @@ class Measure:
     """A model's worth, measured by an attack made anew.
 
     Attributes:
-        pearson: With the validation ratings.
+        pearson: With the ratings of a split.
         beaten: Percentage of human texts beaten, of each kind of exploit.
         worst: The most successful exploit's text.
         n_exploits: Texts learnt from so far.
+        ratings: Split of the ratings.
+        prompts: Split of the attacked prompts.
     """
 
     pearson: float
     beaten: Mapping[str, float]
     worst: str
     n_exploits: int
+    ratings: str = "validation"
+    prompts: str = "validation"
 
     @property
     def highest(self) -> float:
@@ -344,8 +348,8 @@ class _Hardening:
 
     def measure(self, model: FittedReward, split: str, number: int) -> Measure:
         """Return what fresh attacks and the ratings of a split say of a round; the validation split, where this one has too little."""
-        part = self.judgements.split("test" if split == "test" else "validation")
-        part = part if len(part) > 1 else self.judgements.split("validation")
+        rated: Literal["test", "validation"] = "test" if split == "test" and len(self.judgements.split("test")) > 1 else "validation"
+        part = self.judgements.split(rated)
         scores = model.score_texts([item.prompt + item.text for item in part.items])
         fresh = split == "test"
         if fresh and not any(p.references for p in self.task.split("test")):
@@ -363,7 +367,7 @@ class _Hardening:
         beaten = {name: exploit.percentile for name, exploit in best.items()}
         worst = max(best.values(), key=lambda exploit: (exploit.percentile, exploit.score))
         pearson = correlation(scores, np.array([item.rating for item in part.items]))
-        return Measure(pearson, beaten, worst.episode.text, len(self.exploits))
+        return Measure(pearson, beaten, worst.episode.text, len(self.exploits), rated, split)
 
     def _redteam(self, model: FittedReward, split: str, seed: int, kinds: Sequence[str] | None) -> RedTeamReport:
         prompts = self.settings.prompts if kinds is not None else 8

@@ -27,6 +27,7 @@ class MomentumEncoder:
         self.copy = copy.deepcopy(scorer).requires_grad_(False)
         self.momentum, self.queue_size = momentum, queue_size
         self.queue = torch.zeros(0, 0)  # (keys so far, d), oldest first
+        self.numbers = torch.zeros(0, dtype=torch.long)  # of the texts whose keys these are, (keys so far,); -1 for an unknown one
 
     @torch.no_grad()
     def follow(self, scorer: Scorer) -> None:
@@ -40,20 +41,46 @@ class MomentumEncoder:
         self.copy.train()
         return functional.normalize(self.copy.embed(prepared), dim=-1)
 
-    def push(self, keys: Tensor) -> None:
-        """Append keys (n, d) to the queue; the oldest fall out."""
+    def push(self, keys: Tensor, numbers: Tensor | None = None) -> None:
+        """Append keys (n, d), and the numbers of their texts (n,), to the queue; the oldest fall out."""
+        numbers = torch.full((len(keys),), -1) if numbers is None else numbers
         self.queue = torch.cat([self.queue.to(keys), keys] if len(self.queue) else [keys])[-self.queue_size :]
+        self.numbers = torch.cat([self.numbers, numbers])[-self.queue_size :]
 
 
-def contrastive_loss(scorer: Scorer, prepared: Prepared, slow: MomentumEncoder | None = None, temperature: float = 0.05) -> Tensor:
-    """Return InfoNCE of two dropout views of a batch, or - with a momentum encoder - MoCo's loss, its keys being pushed afterwards."""
+def contrastive_loss(
+    scorer: Scorer,
+    prepared: Prepared,
+    slow: MomentumEncoder | None = None,
+    temperature: float = 0.05,
+    numbers: Sequence[int] | None = None,
+) -> Tensor:
+    """Return InfoNCE of two dropout views of a batch, or - with a momentum encoder - MoCo's loss, its keys being pushed afterwards.
+
+    Args:
+        scorer: Whose encoder learns.
+        prepared: The texts.
+        slow: The momentum encoder.
+        temperature: Of the similarities.
+        numbers: Of the texts, equal ones equal: a text counts once in a batch and is never its own negative, nor are its keys in the queue.
+            None if the texts all differ, and from those before.
+    """
+    if numbers is not None:
+        first = {number: row for row, number in reversed(list(enumerate(numbers)))}
+        rows = sorted(first.values())
+        prepared, numbers = [prepared[row] for row in rows], [numbers[row] for row in rows]
     if slow is None:
         return losses.info_nce(scorer.embed(prepared), scorer.embed(prepared), temperature)
     slow.follow(scorer)
     query, keys = scorer.embed(prepared), slow.keys(prepared)
     queue = slow.queue.to(keys) if len(slow.queue) else keys[:0]
-    loss = losses.moco(query, keys, queue, temperature)
-    slow.push(keys)
+    if numbers is None:
+        loss = losses.moco(query, keys, queue, temperature)
+        slow.push(keys)
+        return loss
+    own = torch.tensor(numbers)
+    loss = losses.moco(query, keys, queue, temperature, (own[:, None] == slow.numbers[None]).to(keys.device))
+    slow.push(keys, own)
     return loss
 
 
@@ -101,7 +128,7 @@ def pretrain(
     history = []
     for step in range(1, steps + 1):
         rows = torch.randperm(len(distinct), generator=generator)[:batch_size].tolist()
-        loss = contrastive_loss(scorer, [prepared[row] for row in rows], slow, temperature)
+        loss = contrastive_loss(scorer, [prepared[row] for row in rows], slow, temperature, rows)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)

@@ -8,7 +8,7 @@ from typing import Any
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling.data.invented_texts import check_kinds, invented_texts
 from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
-from textgym.reward_modeling.models.fitted_reward import FittedReward
+from textgym.reward_modeling.models.fitted_ensemble import read_fitted
 
 CHUNK = 512  # texts between two reports of progress
 
@@ -21,7 +21,7 @@ class Distillation:
     (2019), "Distilling Task-Specific Knowledge from BERT into Simple Neural Networks", arXiv:1903.12136.
 
     Attributes:
-        teacher: Folder of a fitted reward model on the same rating scale.
+        teacher: Folder of a fitted reward model, or of an ensemble, on the same rating scale.
         share: Of the teacher's score in the target of a text that people rated, 0..1. The squared errors to both, weighted by `share` and
             1 - `share`, differ from the squared error to this mean only by a constant.
         invented: Number of texts made up beside them, whose target is the teacher's score alone.
@@ -66,7 +66,7 @@ def distilled(
     """
     if judgements.kind != "ratings":
         raise InvalidArgumentError(f"a teacher's scores are ratings, the judgements are {judgements.kind}: distil ratings")
-    teacher = FittedReward(distillation.teacher, device)
+    teacher = read_fitted(distillation.teacher, device)
     low, high = judgements.low, judgements.high
     if low is not None and high is not None and (teacher.low, teacher.high) != (low, high):
         scales = f"{teacher.low:g}..{teacher.high:g}, the ratings from {low:g}..{high:g}"

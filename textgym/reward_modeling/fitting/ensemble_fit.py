@@ -1,5 +1,6 @@
 """Ensemble fit: several reward models of the same judgements, each from its own seed and perhaps its own bootstrap of the training judgements."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,10 +9,17 @@ from typing import Any
 import numpy as np
 
 from textgym.errors import InvalidArgumentError
-from textgym.reward_modeling.data.bootstrap import bootstrapped, whole_scale
+from textgym.reward_modeling.data.bootstrap import bootstrapped, drawing_units, whole_scale
 from textgym.reward_modeling.data.judgements import JudgementSet
-from textgym.reward_modeling.data.splits import cluster_names
-from textgym.reward_modeling.fitting.fit import FitResult, FitSettings, Show, fit_reward_model, train_and_validation
+from textgym.reward_modeling.fitting.fit import (
+    FitResult,
+    FitSettings,
+    Show,
+    check_loss,
+    fit_reward_model,
+    objective_for,
+    train_and_validation,
+)
 from textgym.reward_modeling.metrics import Metrics
 from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
 from textgym.reward_modeling.reward_folder import refuse_foreign
@@ -52,6 +60,8 @@ class EnsembleSettings:
         if isinstance(self.members, bool) or not isinstance(self.members, int) or self.members < 2:
             raise InvalidArgumentError(f"an ensemble needs 2 members or more, got {self.members!r}")
         check_combination(self.how)
+        if not (math.isfinite(self.penalty) and self.penalty >= 0):
+            raise InvalidArgumentError(f"penalty must be at least 0, got {self.penalty!r}")
 
 
 def fit_reward_ensemble(
@@ -76,21 +86,23 @@ def fit_reward_ensemble(
 
     Raises:
         UnknownNameError: No such scorer or loss.
-        InvalidArgumentError: The judgements or settings do not fit, or all members would be the same.
+        InvalidArgumentError: The judgements or settings do not fit, or all members would be the same (too few different texts to draw from).
     """
     ensemble, settings = ensemble or EnsembleSettings(), settings or FitSettings()
     if scorer_class(scorer).closed_form and not ensemble.bootstrap:
         raise InvalidArgumentError(f"{scorer!r} is solved at once, so members that differ in their seeds alone are all the same: bootstrap")
+    check_loss(loss, judgements.kind)
     if out is not None:
         refuse_foreign(Path(out))
     train, validation = train_and_validation(judgements)
+    objective_for(loss, train, settings)  # of all: what a member sees has its scale and classes filled in
     scale = whole_scale(train)  # of all, so that every member has the same
-    names = cluster_names(train) if ensemble.bootstrap else []
+    units = drawing_units(train) if ensemble.bootstrap else []
     description = {"ensemble": asdict(ensemble)}
     fits: list[FitResult] = []
     for number in range(ensemble.members):
         seed = settings.seed + number
-        drawn = bootstrapped(train, np.random.default_rng([seed, number]), names) if ensemble.bootstrap else train
+        drawn = bootstrapped(train, np.random.default_rng([seed, number]), units) if ensemble.bootstrap else train
         fitted = fit_reward_model(
             replace(judgements, items=(*drawn.items, *validation.items), **scale),
             scorer=scorer,

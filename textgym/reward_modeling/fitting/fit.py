@@ -1,25 +1,25 @@
 """Fit: a scorer and an objective are fitted to the training judgements and watched on the validation judgements."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from textgym.device import check_device
 from textgym.errors import InvalidArgumentError, UnknownNameError
 from textgym.plugin_manager import check_options
 from textgym.reward_modeling.data.judgements import JudgementSet
 from textgym.reward_modeling.data.splits import assign_splits
-from textgym.reward_modeling.fitting.contrastive import MomentumEncoder, contrastive_loss
+from textgym.reward_modeling.fitting.contrastive import MomentumEncoder, contrastive_loss, pretrain
 from textgym.reward_modeling.fitting.distillation import Distillation, distilled
 from textgym.reward_modeling.losses import length_correlation
 from textgym.reward_modeling.metrics import Metrics
-from textgym.reward_modeling.models.calibration import Calibration, fit_calibration
+from textgym.reward_modeling.models.calibration import Calibration, check_enough, fit_calibration
 from textgym.reward_modeling.models.fitted_reward import FittedReward, evaluate, write_history
 from textgym.reward_modeling.models.length_debias import LengthDebias, log_words
 from textgym.reward_modeling.objectives import OBJECTIVES, Objective
@@ -27,9 +27,13 @@ from textgym.reward_modeling.reward_folder import refuse_foreign
 from textgym.reward_modeling.scorers import scorer_class
 from textgym.reward_modeling.scorers.features import batches_by_length
 from textgym.reward_modeling.scorers.scorer import Scorer
+from textgym.reward_modeling.training_texts import ids_hash, keys
 
 CHUNK = 32  # batches that are sorted by length together: little padding, and still a random order
 N_SCALE_TEXTS = 1000  # training texts on which the scale of a reward from pairs is set
+LEAST_OF_SPLIT = 2  # judgements that training and validation each need
+MOST_DRAWS = 50  # of splits by themselves, before it is the judgements' fault
+SPLITS = ("train", "validation", "test", "")
 N_LENGTH_TEXTS = 4000  # training texts on which a length's share is estimated
 
 Show = Callable[[int, int, str], None]
@@ -48,6 +52,8 @@ class FitSettings:
         warmup: Share of the steps over which the rate rises.
         patience: Epochs without a better validation figure before fitting stops.
         max_minutes: Fitting stops before an epoch that would end after so many minutes; None for no limit.
+        pretrain: "" for none, or "simcse" or "moco": the encoder first learns to tell the bare training texts apart.
+        pretrain_steps: Of that.
         contrastive: "" for none, or "simcse" or "moco": an auxiliary contrastive term beside the loss.
         contrastive_coef: Its weight.
         length_debias: "" for none; "residual" takes off what the outputs owe to the logarithm of the length, estimated on training texts;
@@ -68,6 +74,8 @@ class FitSettings:
     warmup: float = 0.06
     patience: int = 3
     max_minutes: float | None = None
+    pretrain: str = ""
+    pretrain_steps: int = 200
     contrastive: str = ""
     contrastive_coef: float = 0.1
     length_debias: str = ""
@@ -78,7 +86,7 @@ class FitSettings:
     loss: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "batch_size", "patience", "pretrain_steps"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidArgumentError(f"{name} must be a whole number of at least 1, got {value!r}")
@@ -90,8 +98,18 @@ class FitSettings:
             raise InvalidArgumentError(f'length_debias must be "", "residual" or "penalty", got {self.length_debias!r}')
         if not (math.isfinite(self.length_coef) and self.length_coef >= 0):
             raise InvalidArgumentError(f"length_coef must be at least 0, got {self.length_coef!r}")
-        if self.contrastive not in ("", "simcse", "moco"):
-            raise InvalidArgumentError(f'contrastive must be "", "simcse" or "moco", got {self.contrastive!r}')
+        for name in ("contrastive", "pretrain"):
+            if getattr(self, name) not in ("", "simcse", "moco"):
+                raise InvalidArgumentError(f'{name} must be "", "simcse" or "moco", got {getattr(self, name)!r}')
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> "FitSettings":
+        """Return the settings that `dataclasses.asdict` made plain, as a model's description records them; unknown names are passed over."""
+        known = {f.name: plain[f.name] for f in fields(cls) if f.name in plain}
+        if known.get("distillation") is not None:
+            teacher = dict(known["distillation"])
+            known["distillation"] = Distillation(**{**teacher, "kinds": tuple(teacher["kinds"])})
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,7 @@ def fit_reward_model(
 
     Args:
         judgements: With training judgements, and validation ones; where no split was drawn, a tenth validates, as `assign_splits` draws it.
+            Test judgements are never used.
         out: Folder of the model. It is written whenever the validation figure improves, and every epoch's figures before they are
             reported, so an interrupted run keeps all that was shown. None keeps the model in memory.
         scorer: "tfidf", "compact", "embedding", "mlp", "lm-linear" or "transformer".
@@ -143,16 +162,15 @@ def fit_reward_model(
         InvalidArgumentError: The judgements or settings do not fit.
     """
     settings = settings or FitSettings()
-    if loss not in OBJECTIVES:
-        raise UnknownNameError("loss", loss, OBJECTIVES)
-    if OBJECTIVES[loss].kind != judgements.kind:
-        fitting = ", ".join(name for name, objective in OBJECTIVES.items() if objective.kind == judgements.kind) or "none"
-        raise InvalidArgumentError(f"the loss {loss!r} is for {OBJECTIVES[loss].kind}, the judgements are {judgements.kind}: use {fitting}")
+    check_loss(loss, judgements.kind)
+    check_device(device)
     if out is not None:
         refuse_foreign(Path(out))
     train, validation = train_and_validation(judgements)
-    check_options(f"loss {loss!r}", OBJECTIVES[loss], settings.loss)
-    objective = OBJECTIVES[loss].for_judgements(train, **settings.loss)
+    objective = objective_for(loss, train, settings)
+    objective.check_watched(validation.items)
+    if settings.calibrate:
+        check_enough(validation.items)
     torch.manual_seed(settings.seed)  # torch's initialisers and dropout draw from the global generator alone
     model = prepared_scorer
     if model is None:
@@ -162,15 +180,42 @@ def fit_reward_model(
         model = kind(objective.n_outputs, **options)
     if model.n_outputs != objective.n_outputs:
         raise InvalidArgumentError(f"the loss {loss!r} needs a scorer with {objective.n_outputs} outputs, this one has {model.n_outputs}")
-    if model.closed_form and settings.length_debias == "penalty":
-        raise InvalidArgumentError(f"length_debias 'penalty' is part of a loss, and {scorer!r} is solved at once: use 'residual'")
-    ids = hashlib.sha256("\n".join(sorted(item.id for item in train.items)).encode()).hexdigest()
-    described: dict[str, Any] = {"train": len(train), "validation": len(validation), "train_ids_sha256": ids}
+    if model.closed_form:
+        _check_closed_form(scorer, settings)
+    described: dict[str, Any] = {"train": len(train), "validation": len(validation), "train_ids_sha256": ids_hash(train.items)}
+    known = keys(train.items)
     if settings.distillation is not None:
         train, described["teacher_version"] = distilled(train, settings.distillation, settings.seed, device, show)
+    if settings.pretrain:
+        steps = settings.pretrain_steps
+        pretrain(model, objective.texts(train.items), method=settings.pretrain, steps=steps, seed=settings.seed, show=show)
     folder = Path(out) if out is not None else None
-    run = _Run(model, objective.to(device), train.items, validation.items, described, settings, device, folder, report)
+    run = _Run(model, objective.to(device), train.items, validation.items, described, known, settings, device, folder, report)
     return run.solve() if model.closed_form else run.train(show)
+
+
+def check_loss(loss: str, kind: str) -> None:
+    """Raise for an unknown loss, or one for another kind of judgements."""
+    if loss not in OBJECTIVES:
+        raise UnknownNameError("loss", loss, OBJECTIVES)
+    if OBJECTIVES[loss].kind != kind:
+        fitting = ", ".join(name for name, objective in OBJECTIVES.items() if objective.kind == kind) or "none"
+        raise InvalidArgumentError(f"the loss {loss!r} is for {OBJECTIVES[loss].kind}, the judgements are {kind}: use {fitting}")
+
+
+def objective_for(loss: str, train: "JudgementSet[Any]", settings: FitSettings) -> Objective:
+    """Return the objective of a known loss for the training judgements; raises where they or the loss's settings do not suit it."""
+    check_options(f"loss {loss!r}", OBJECTIVES[loss], settings.loss)
+    return OBJECTIVES[loss].for_judgements(train, **settings.loss)
+
+
+def _check_closed_form(scorer: str, settings: FitSettings) -> None:
+    """Raise for settings of a fit step by step, which a scorer that is solved at once would pass over."""
+    if settings.length_debias == "penalty":
+        raise InvalidArgumentError(f"length_debias 'penalty' is part of a loss, and {scorer!r} is solved at once: use 'residual'")
+    given = [name for name in ("epochs", "batch_size", "learning_rate", "pretrain", "contrastive") if getattr(settings, name)]
+    if given:
+        raise InvalidArgumentError(f"{scorer!r} is solved at once and takes no {', '.join(given)}: leave it out, or take another scorer")
 
 
 class _Run:
@@ -183,13 +228,14 @@ class _Run:
         train: Sequence[Any],
         validation: Sequence[Any],
         described: Mapping[str, Any],
+        known: frozenset[str],
         settings: FitSettings,
         device: str,
         out: Path | None,
         report: Callable[[Metrics], None] | None,
     ) -> None:
         self.scorer, self.objective, self.items, self.held_out = scorer, objective, train, validation
-        self.described = described
+        self.described, self.known = described, known
         self.settings, self.device, self.out, self.report = settings, device, out, report
         self.history: list[Metrics] = []
         self.best: Metrics | None = None
@@ -216,6 +262,8 @@ class _Run:
             show(0, n * epochs, "reading the texts")
         prepared = scorer.begin(self.texts, self.objective.worths(self.items))
         watched = scorer.prepare(self.held_out_texts)
+        first_places: dict[str, int] = {}
+        numbers = [first_places.setdefault(text, place) for place, text in enumerate(self.texts)]
         lengths = torch.from_numpy(log_words(self.texts)).float()
         per_item = len(prepared) // n  # 2 for pairs
         targets = self.objective.targets(self.items)
@@ -250,7 +298,9 @@ class _Run:
                     scored = outputs[:, self.objective.score_columns]
                     whole = whole + settings.length_coef * length_correlation(scored, lengths[places].to(scored.device))
                 if settings.contrastive and len(batch) > 1:
-                    whole = whole + settings.contrastive_coef * contrastive_loss(scorer, batch, slow)
+                    whole = whole + settings.contrastive_coef * contrastive_loss(
+                        scorer, batch, slow, numbers=[numbers[place] for place in places]
+                    )
                 optimizer.zero_grad()
                 whole.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)
@@ -272,6 +322,8 @@ class _Run:
         with torch.no_grad():
             objective = self.objective.cpu()
             found = evaluate(self.scorer, watched)
+            if not bool(torch.isfinite(found).all()):
+                raise InvalidArgumentError(f"the scorer's outputs are no longer finite after epoch {epoch}: lower the learning rate")
             if residual or type(objective).finish is not Objective.finish:
                 stride = max(1, len(prepared) // (N_LENGTH_TEXTS if residual else N_SCALE_TEXTS))
                 seen, texts = evaluate(self.scorer, prepared[::stride]), self.texts[::stride]
@@ -322,18 +374,32 @@ class _Run:
             "judgements": dict(self.described),
         }
         debias, calibration = self.best_parts
-        return FittedReward.of(self.scorer, self.objective, description, length_debias=debias, calibration=calibration)
+        return FittedReward.of(
+            self.scorer, self.objective, description, length_debias=debias, calibration=calibration, training_texts=self.known
+        )
 
 
 def train_and_validation(judgements: "JudgementSet[Any]") -> "tuple[JudgementSet[Any], JudgementSet[Any]]":
-    """Return training and validation judgements; where no split was drawn, a tenth validates."""
+    """Return training and validation judgements; where no split was drawn, a tenth of those without one validates.
+
+    Test judgements are left out, whatever else there is. The first seed is taken by which both parts have what they need: of few judgements a
+    draw by name may leave one empty.
+    """
     train, validation = judgements.split("train"), judgements.split("validation")
-    if not len(train) and not len(validation):  # none was drawn
-        judgements = assign_splits(judgements, {"train": 0.9, "validation": 0.1})
-        train, validation = judgements.split("train"), judgements.split("validation")
+    unsplit = judgements.split("")
+    if not len(train) and not len(validation) and len(unsplit) >= 2 * LEAST_OF_SPLIT:  # none was drawn
+        for seed in range(MOST_DRAWS):
+            drawn = assign_splits(unsplit, {"train": 0.9, "validation": 0.1}, seed)
+            train, validation = drawn.split("train"), drawn.split("validation")
+            if min(len(train), len(validation)) >= LEAST_OF_SPLIT:
+                break
     for name, part in (("training", train), ("validation", validation)):
-        if len(part) < 2:
-            raise InvalidArgumentError(f"fitting needs at least 2 {name} judgements, there are {len(part)} of {len(judgements)}")
+        if len(part) < LEAST_OF_SPLIT:
+            counts = ", ".join(f"{sum(item.split == split for item in judgements.items)} {split or 'without a split'}" for split in SPLITS)
+            raise InvalidArgumentError(
+                f"fitting needs at least {LEAST_OF_SPLIT} {name} judgements, there are {len(part)} of {len(judgements)} ({counts}); draw splits "
+                "by: textgym reward data FILE --split 0.8,0.1,0.1 --convert split.jsonl, or collect more judgements"
+            )
     return train, validation
 
 

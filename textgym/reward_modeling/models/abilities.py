@@ -1,5 +1,6 @@
 """Abilities: what a reward can say beside its score - how uncertain it is, class probabilities, probabilities of preference."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,10 +10,12 @@ from numpy.typing import NDArray
 from textgym.episode import Episode
 from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
 from textgym.reward_modeling.models.fitted_reward import FittedReward
+from textgym.rewards.declaration import declaration_of
 from textgym.rewards.reward import Reward
 
 Array = NDArray[np.float64]
 Scorer = Callable[[Sequence[Episode]], Array]
+ABOUT = 0.5  # share of two ranges' union that lies in both: a model's may be that of its training ratings alone
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Abilities:
         class_probabilities: `(episodes) -> (n, classes)`; None for other models.
         preference_probability: `(first, second) -> (n,)`, that the first are preferred; None for models that were not fitted to pairs.
         variants: The same model without one of its parts, by what is missing.
+        low, high: The declared range of its scores; infinite where it declares none.
     """
 
     score: Scorer
@@ -36,6 +40,15 @@ class Abilities:
     class_probabilities: Scorer | None = None
     preference_probability: Callable[[Sequence[Episode], Sequence[Episode]], Array] | None = None
     variants: "Mapping[str, Abilities]" = field(default_factory=dict)
+    low: float = -math.inf
+    high: float = math.inf
+
+    def may_be_ratings(self, low: float, high: float) -> bool:
+        """Whether scores may be meant as ratings on a scale: no range is declared, or one that is about the scale (an overlap of half of both)."""
+        if (self.low, self.high) == (-math.inf, math.inf):
+            return True
+        overlap = min(self.high, high) - max(self.low, low)
+        return overlap >= ABOUT * (max(self.high, high) - min(self.low, low))
 
 
 def abilities_of(reward: Reward) -> Abilities:
@@ -46,7 +59,8 @@ def abilities_of(reward: Reward) -> Abilities:
     if isinstance(model, (FittedReward, FittedEnsemble)):
         return _of_fitted(model)
     kind = getattr(model, "uncertainty_kind", "")
-    return Abilities(reward.score, model.uncertainty, kind) if kind else Abilities(reward.score)  # type: ignore[attr-defined]
+    declared = declaration_of(model)
+    return Abilities(reward.score, model.uncertainty if kind else None, kind, low=declared.low, high=declared.high)  # type: ignore[attr-defined]
 
 
 def fitted_model(reward: Reward) -> FittedReward | FittedEnsemble | None:
@@ -73,6 +87,8 @@ def _of_fitted(model: FittedReward | FittedEnsemble, variants: bool = True) -> A
         model.class_probabilities if kind == "labels" else None,
         model.preference_probability if kind == "pairs" else None,
         found,
+        model.low,
+        model.high,
     )
 
 

@@ -74,6 +74,7 @@ def fit_calibration(objective: "Objective", outputs: Tensor, items: Sequence[Any
     Raises:
         InvalidArgumentError: Too few judgements.
     """
+    check_enough(items)
     if objective.kind == "ratings":
         return _isotonic(objective.score(outputs).double().numpy(), np.array([item.rating for item in items]))
     if objective.kind == "labels":
@@ -81,10 +82,18 @@ def fit_calibration(objective: "Objective", outputs: Tensor, items: Sequence[Any
         return _temperature(log_probs, objective.targets(items)["label"])
     decided = [i for i, item in enumerate(items) if not item.tie]
     chosen, rejected = outputs[:, 0].double().chunk(2)
-    gaps = (chosen - rejected)[decided]
+    with torch.no_grad():
+        gaps: Tensor = objective.log_odds((chosen - rejected)[decided])  # type: ignore[operator]
     first = torch.from_numpy(sides(len(gaps)))
     signed = torch.where(first, gaps, -gaps)
     return _temperature(torch.nn.functional.logsigmoid(torch.stack([-signed, signed], dim=1)), first.long())
+
+
+def check_enough(items: Sequence[Any]) -> None:
+    """Raise where there are too few validation judgements to calibrate on; known before anything is fitted."""
+    n = sum(not getattr(item, "tie", False) for item in items)
+    if n < LEAST:
+        raise InvalidArgumentError(f"calibration needs at least {LEAST} validation judgements that are no ties, got {n}")
 
 
 def fit_temperature(log_probs: Tensor, label: Tensor) -> float:
@@ -99,7 +108,6 @@ def fit_temperature(log_probs: Tensor, label: Tensor) -> float:
 
 
 def _temperature(log_probs: Tensor, label: Tensor) -> Calibration:
-    _check(len(label))
 
     def error(tempered: Tensor) -> float:
         confidence, found = tempered.softmax(1).max(1)
@@ -112,7 +120,6 @@ def _temperature(log_probs: Tensor, label: Tensor) -> Calibration:
 
 
 def _isotonic(scores: Array, ratings: Array) -> Calibration:
-    _check(len(scores))
     try:
         from sklearn.isotonic import IsotonicRegression
     except ImportError:
@@ -138,8 +145,3 @@ def _isotonic(scores: Array, ratings: Array) -> Calibration:
 def _folds(n: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     places = np.arange(n)
     return [(places[places % N_FOLDS == k], places[places % N_FOLDS != k]) for k in range(N_FOLDS)]
-
-
-def _check(n: int) -> None:
-    if n < LEAST:
-        raise InvalidArgumentError(f"calibration needs at least {LEAST} validation judgements that are no ties, got {n}")

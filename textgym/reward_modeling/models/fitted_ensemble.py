@@ -110,6 +110,11 @@ class FittedEnsemble:
         """Names of the classes, for models of labels; else empty."""
         return self.members[0].classes
 
+    @property
+    def training_texts(self) -> frozenset[str]:
+        """Hashes of the texts that any member was fitted on."""
+        return frozenset[str]().union(*(member.training_texts for member in self.members))
+
     def score(self, episodes: Sequence[Episode]) -> Array:
         """Return the combined scores, (n,)."""
         return self.score_details(episodes)[0]
@@ -165,3 +170,8 @@ class FittedEnsemble:
             own = {"how": self.how, "penalty": self.penalty, "members": names, "finished": finished, "range": [self.low, self.high]}
             self.description = describe(aside, {**self.description, **own}, (), ENSEMBLE)
             write_text(aside / ENSEMBLE, json.dumps(self.description, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_fitted(folder: str, device: str = "cpu") -> FittedReward | FittedEnsemble:
+    """Return the fitted model, or the ensemble of them, that a folder holds."""
+    return FittedEnsemble(folder, device) if is_ensemble_folder(Path(folder)) else FittedReward(folder, device)

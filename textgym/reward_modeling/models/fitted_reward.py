@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textgym.device import check_device
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError
 from textgym.reward_modeling.models.abstention import Abstention, abstention
@@ -45,6 +47,7 @@ class FittedReward:
         description: What `reward_model.json` says: scorer, objective, versions, hashes, metrics on the validation judgements.
         guard: Draws the scores of texts that look like exploits down; None without one.
         length_debias, calibration, abstention: None without.
+        training_texts: Hashes of the texts it was fitted on (`training_texts.keys`); none where an older textgym fitted it.
 
     Raises:
         InvalidArgumentError: The folder, or a model it builds on, is not what it was; the line says which file.
@@ -72,7 +75,9 @@ class FittedReward:
         from textgym.reward_modeling.models.length_debias import LengthDebias
         from textgym.reward_modeling.objectives import OBJECTIVES
         from textgym.reward_modeling.scorers import scorer_class
+        from textgym.reward_modeling.training_texts import FILE, read_keys
 
+        check_device(device)
         folder = Path(path)
         found = read_description(folder, check_versions)
         where = f"reward model {str(folder)!r}"
@@ -100,6 +105,7 @@ class FittedReward:
             guard,
             LengthDebias.read(found["length_debias"]) if "length_debias" in found else None,
             Calibration.read(found["calibration"]) if "calibration" in found else None,
+            read_keys(folder) if FILE in found["files"] else frozenset(),
         )
         self.abstention = abstention(abstain_above, fallback, self.low, self.high, self.uncertainty_kind)
 
@@ -112,10 +118,11 @@ class FittedReward:
         guard: "Guard | None" = None,
         length_debias: "LengthDebias | None" = None,
         calibration: "Calibration | None" = None,
+        training_texts: frozenset[str] = frozenset(),
     ) -> "FittedReward":
         """Return the reward model of a scorer and an objective in memory; `description` is stored as it is."""
         made = cls.__new__(cls)
-        made._take(scorer, objective, description, guard, length_debias, calibration)
+        made._take(scorer, objective, description, guard, length_debias, calibration, training_texts)
         return made
 
     def _take(
@@ -126,9 +133,10 @@ class FittedReward:
         guard: "Guard | None",
         length_debias: "LengthDebias | None",
         calibration: "Calibration | None",
+        training_texts: frozenset[str],
     ) -> None:
         self.scorer, self.objective, self.description, self.guard = scorer.eval(), objective.cpu(), description, guard
-        self.length_debias, self.calibration = length_debias, calibration
+        self.length_debias, self.calibration, self.training_texts = length_debias, calibration, training_texts
         self.abstention = None
         self.low, self.high = objective.low, objective.high
 
@@ -149,9 +157,17 @@ class FittedReward:
     @property
     def version(self) -> str:
         """The start of the hash over the whole model: it changes whenever scores may change."""
-        parts = ("files", "sources", "objective_settings", "length_debias", "calibration")
-        described = json.dumps({k: v for k, v in self.description.items() if k in parts}, sort_keys=True)
-        return hashlib.sha256(described.encode()).hexdigest()[:12]
+        files: dict[str, str] | None = self.description.get("files")
+        described: dict[str, Any] = {
+            "sources": self.description.get("sources", {}),
+            "scorer": [self.scorer.name, self.scorer.settings()],
+            "objective": [self.objective.name, self.objective.settings()],
+            "files": _weights_hash({**self.scorer.state(), **self.objective.state_dict()}) if files is None else files,
+        }
+        for name, part in (("length_debias", self.length_debias), ("calibration", self.calibration)):
+            described[name] = None if part is None else part.plain()
+        described["guard"] = None if self.guard is None else self.guard.version
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def uncertainty_kind(self) -> str:
@@ -190,14 +206,18 @@ class FittedReward:
     def preference_probability(self, first: Sequence[Episode], second: Sequence[Episode]) -> "NDArray[np.float64]":
         """Return the probability that people prefer the first texts to the second, (n,), calibrated where the model is; of pairs only.
 
-        Ties are left out of account.
+        Ties are left out of account: it is the probability if one is preferred.
         """
         if self.objective.kind != "pairs":
             raise InvalidArgumentError(
                 f"a model fitted by {self.objective.name!r} knows no probability of preference; fit by 'bradley-terry'"
             )
+        import torch
+
         latent = self._debiased([episode.text for episode in (*first, *second)])[:, 0].double()
-        return ((latent[: len(first)] - latent[len(first) :]) / (self._temperature or 1.0)).sigmoid().numpy()
+        with torch.no_grad():  # an objective may have parameters of its own
+            log_odds: Tensor = self.objective.log_odds(latent[: len(first)] - latent[len(first) :])  # type: ignore[operator]
+        return (log_odds / (self._temperature or 1.0)).sigmoid().numpy()
 
     def outputs(self, texts: Sequence[str], prepared: "Prepared | None" = None) -> "Tensor":
         """Return the scorer's raw outputs, (n, n_outputs) float32 on the CPU."""
@@ -284,6 +304,7 @@ class FittedReward:
         from safetensors.torch import save_file
 
         from textgym.files import replaced_folder, write_text
+        from textgym.reward_modeling.training_texts import write_keys
 
         target = Path(folder)
         refuse_foreign(target)
@@ -292,6 +313,8 @@ class FittedReward:
             state |= {f"objective.{k}": v.detach().cpu().clone() for k, v in self.objective.state_dict().items()}
             save_file(state, aside / "weights.safetensors")
             self.scorer.save_assets(aside)
+            if self.training_texts:
+                write_keys(aside, self.training_texts)
             if self.guard is not None:
                 self.guard.save(aside)
             own = {
@@ -327,11 +350,20 @@ def scores_of_models(models: Sequence[FittedReward], texts: Sequence[str]) -> "N
 
 
 def write_history(folder: Path, history: Sequence[Any], finished: bool) -> None:
-    """Write the epochs so far."""
+    """Write the epochs so far; a figure that could not be measured as null, for JSON knows no nan."""
     from textgym.files import write_text
     from textgym.reward_modeling.reward_folder import HISTORY
 
-    write_text(folder / HISTORY, json.dumps({"finished": finished, "epochs": list(history)}, indent=1) + "\n")
+    epochs = [{name: value if math.isfinite(value) else None for name, value in entry.items()} for entry in history]
+    write_text(folder / HISTORY, json.dumps({"finished": finished, "epochs": epochs}, indent=1, allow_nan=False) + "\n")
+
+
+def _weights_hash(state: "Mapping[str, Tensor]") -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def evaluate(scorer: "Scorer", prepared: Sequence[Any]) -> "Tensor":

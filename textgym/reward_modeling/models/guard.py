@@ -1,5 +1,6 @@
 """Guard: how much a text looks like an exploit rather than like something a person wrote, from its form and its improbability."""
 
+import hashlib
 import json
 import math
 import re
@@ -130,6 +131,14 @@ class Guard:
     def trust(self, texts: Sequence[str]) -> Array:
         """Return the share of its score above the ceiling that a text keeps, (n,): 1 up to the threshold, 0 from `WIDTH` nats above it on."""
         return trust_of(self.log_odds(texts), self.threshold)
+
+    @property
+    def version(self) -> str:
+        """The start of a hash over all that it judges by."""
+        digest = hashlib.sha256(repr((self.frequent, self.features, self.bias, self.threshold, self.ceiling, self.sources())).encode())
+        for array in (self.idf, self.centre, self.spread, self.weight):
+            digest.update(array.tobytes())
+        return digest.hexdigest()[:12]
 
     def save(self, folder: Path) -> None:
         """Write it into a reward's folder: arrays as safetensors, words as JSON."""

@@ -107,9 +107,9 @@ class Compact(Scorer):
             else:
                 self._take(FeatureIndex.of(texts, (), self.min_texts))
         prepared = self.prepare(texts)
-        return prepared if worths is None else self._solve(prepared, worths)
+        return prepared if worths is None else self._solve(texts, prepared, worths)
 
-    def _solve(self, prepared: Prepared, worths: NDArray[np.float64]) -> Prepared:
+    def _solve(self, texts: Sequence[str], prepared: Prepared, worths: NDArray[np.float64]) -> Prepared:
         """Fit the wide part to what the judgements say; return the texts with what it says of each when fitted to others."""
         from scipy.sparse import csr_array
 
@@ -125,7 +125,8 @@ class Compact(Scorer):
         with torch.no_grad():
             self.linear.copy_(torch.from_numpy(np.pad(weights, missing)))
             self.middle.copy_(torch.from_numpy(np.pad(intercepts, missing[1])))
-        wide = np.pad(scaled_ridge.cross_fitted(rows, targets, self.penalty, blocks, rng), missing).astype(np.float32)
+        left_out = scaled_ridge.cross_fitted(rows, targets, self.penalty, blocks, rng, texts)
+        wide = np.pad(left_out, missing).astype(np.float32)
         return [entry._replace(wide=own) for entry, own in zip(prepared, wide, strict=True)]
 
     def prepare(self, texts: Sequence[str]) -> Prepared:

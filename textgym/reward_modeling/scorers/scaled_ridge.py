@@ -36,9 +36,19 @@ def solve(rows: Any, targets: Array, penalty: float, blocks: Sequence[int]) -> t
     return scale[:, None] * found, mean - middle @ found
 
 
-def cross_fitted(rows: Any, targets: Array, penalty: float, blocks: Sequence[int], rng: np.random.Generator) -> Array:
-    """Return for each row what the model says that was fitted to the others, (n, k): a fifth is left out at a time."""
-    folds = rng.permutation(len(targets)) % N_FOLDS
+def cross_fitted(
+    rows: Any, targets: Array, penalty: float, blocks: Sequence[int], rng: np.random.Generator, texts: Sequence[str] | None = None
+) -> Array:
+    """Return for each row what the model says that was fitted to the others, (n, k): a fifth is left out at a time.
+
+    Args:
+        rows, targets, penalty, blocks: As for `solve`.
+        rng: Of the fifths.
+        texts: Of the rows: those of one text are left out together, or else the text would tell of itself; None if all differ.
+    """
+    numbers: dict[str, int] = {}
+    text = np.arange(len(targets)) if texts is None else np.array([numbers.setdefault(text, len(numbers)) for text in texts])
+    folds = (rng.permutation(int(text.max()) + 1) % N_FOLDS)[text]
     found = np.zeros_like(targets)
     for fold in range(N_FOLDS):
         inside, outside = folds != fold, folds == fold

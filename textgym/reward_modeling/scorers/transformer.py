@@ -88,7 +88,8 @@ class Transformer(Scorer):
         self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
         self._pad_id = int(self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._tokenizer.eos_token_id or 0)
         config: Any = encoder.config
-        self.max_tokens = min(max_tokens, int(getattr(config, "max_position_embeddings", max_tokens)))
+        positions = int(getattr(config, "max_position_embeddings", max_tokens))
+        self.max_tokens = min(max_tokens, positions, int(self._tokenizer.model_max_length))  # MPNet's last two positions hold no token
         config.pad_token_id = None  # transformers looks for padding in every batch; ours is masked
         if lora_rank:
             try:
