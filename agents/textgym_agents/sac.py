@@ -39,13 +39,18 @@ class Critic(nn.Module):
         self.embeddings: Tensor
         self.register_buffer("embeddings", embeddings)  # saved: a resumed run begins with other weights than those they were taken from
 
-    def forward(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Return Q of every token, (T, vocab), or of one given token per state, (T,), without the greater tensor."""
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return v(f), (T, 1), and W f, (T, hidden): all that Q of any token needs."""
         f = self.features(hidden)
-        value, direction = self.value(f), self.token(f)
-        if tokens is None:
-            return value + direction @ self.embeddings.T  # type: ignore[no-any-return]
-        return value.squeeze(-1) + (direction * self.embeddings[tokens]).sum(-1)  # type: ignore[no-any-return]
+        return self.value(f), self.token(f)
+
+    def of_all(self, value: Tensor, direction: Tensor) -> Tensor:
+        """Return Q of every token, (T, vocab)."""
+        return torch.addmm(value, direction, self.embeddings.T)
+
+    def of(self, value: Tensor, direction: Tensor, tokens: Tensor) -> Tensor:
+        """Return Q of one token per state, (T,), without the greater tensor."""
+        return value.squeeze(-1) + (direction * self.embeddings[tokens]).sum(-1)
 
 
 class ActorCriticPolicy(CausalLMPolicy):
@@ -57,10 +62,14 @@ class ActorCriticPolicy(CausalLMPolicy):
         embeddings = embeddings / embeddings.square().mean(1, keepdim=True).sqrt().clamp_min(1e-8) / math.sqrt(embeddings.shape[1])
         self.critics = nn.ModuleList([Critic(embeddings), Critic(embeddings)])
 
-    def least_q(self, hidden: Tensor) -> Tensor:
-        """Return min_i Q_i of every token, (T, vocab)."""
-        least: Tensor = torch.minimum(*(critic(hidden) for critic in self.critics))
-        return least
+    def least_q(self, read: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Return min_i Q_i of every token, (T, vocab), from what each critic returned."""
+        first, second = (critic.of_all(*found) for critic, found in zip(self.critics, read, strict=True))  # type: ignore[operator]
+        return torch.minimum(first, second)
+
+    def read(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return what each critic says of hidden states (T, hidden)."""
+        return [critic(hidden) for critic in self.critics]
 
 
 class SACAgent(QAgent):
@@ -127,16 +136,17 @@ class SACAgent(QAgent):
         for batch in micro_batches(texts, self.batch_size, self.device):
             hidden, logits = self.hidden_and_logits(self.policy, batch)
             log_probs = logits.log_softmax(-1)  # (T, vocab), as all that follows
+            probs, read = log_probs.exp(), self.policy.read(hidden)
             with torch.no_grad():
                 log_ratio = log_probs - self._reference_log_probs(batch)
-                targets = self._targets(batch, texts, log_probs.exp(), alpha * log_ratio)
-                worth = alpha * log_ratio - self.policy.least_q(hidden)
-                distances = (log_probs.exp() * log_ratio).sum(-1)
+                distances = (probs * log_ratio).sum(-1)
                 distance += distances.sum().item() / n_tokens
-            q = [critic(hidden, batch.packed.actions) for critic in self.policy.critics]
+                targets = self._targets(batch, texts, probs, alpha * distances)
+                worth = log_ratio.mul_(alpha).sub_(self.policy.least_q(read))
+            q = [critic.of(*found, batch.packed.actions) for critic, found in zip(self.policy.critics, read, strict=True)]  # type: ignore[operator]
             critic_loss = 0.5 * torch.stack([(each - targets).square().sum() for each in q]).sum() / n_tokens
             # the derivative of α Σ π ρ by π is α (ρ + 1), and Σ ∂π is 0: α ρ may be held constant
-            actor_loss = (log_probs.exp() * worth).sum() / n_tokens
+            actor_loss = (probs * worth).sum() / n_tokens
             yield (
                 critic_loss + actor_loss,
                 {
@@ -149,11 +159,10 @@ class SACAgent(QAgent):
             )
         self.log_alpha += self.alpha_lr * (distance - self.target_distance)
 
-    def _targets(self, batch: MicroBatch, texts: Sequence[GeneratedText], probs: Tensor, penalty: Tensor) -> Tensor:
-        """Return y, (T,), from π and α ρ, (T, vocab) each."""
-        hidden = self.target.lm.packed_hidden(batch.packed).float()
-        q = self.target.least_q(hidden)
-        values = (probs * (q - penalty)).sum(-1)
+    def _targets(self, batch: MicroBatch, texts: Sequence[GeneratedText], probs: Tensor, penalties: Tensor) -> Tensor:
+        """Return y, (T,), from π, (T, vocab), and α E_π ρ, (T,)."""
+        q = self.target.least_q(self.target.read(self.target.lm.packed_hidden(batch.packed).float()))
+        values = (probs * q).sum(-1) - penalties
         return self.targets(batch, texts, values, q.gather(-1, batch.packed.actions[:, None]).squeeze(-1) - values)
 
     def _reference_log_probs(self, batch: MicroBatch) -> Tensor | float:

@@ -85,5 +85,5 @@ def learnt_q(agent, optimum):
             q = sum(agent.q_of_tokens(batch))
         else:
             hidden, _ = agent.hidden_and_logits(agent.policy, batch)
-            q = agent.policy.least_q(hidden).gather(-1, batch.packed.actions[:, None]).squeeze(-1)
+            q = agent.policy.least_q(agent.policy.read(hidden)).gather(-1, batch.packed.actions[:, None]).squeeze(-1)
     return dict(zip(keys, q.tolist(), strict=True))

@@ -35,6 +35,19 @@ def test_the_expert_of_token_chain_is_the_optimal_policy():
     assert max(optimum["a", "b"].values()) > mean_reward("ab", "")
 
 
+def test_prefixes_asked_about_together_get_the_same_tokens():
+    agent = made("dagger", "TokenChain")
+    texts, labels = agent.write_mixed(0.0)
+    prompts = [agent.env.mdp.prompt_set.ids.index(t.prompt_ids.tolist()) for t in texts]
+    one_by_one = ExpertTokens(agent.env.mdp)
+    for index, text, wanted in zip(prompts, texts, labels, strict=True):
+        chosen = tuple(text.action_ids.tolist())
+        assert wanted.tolist() == [one_by_one.token(index, chosen[:t]) for t in range(len(chosen))]
+    end = min(agent.env.mdp.vocabulary.eos_ids)
+    asked = [(0, ()), (1, (end,)), (0, ())]
+    assert ExpertTokens(agent.env.mdp).tokens(asked) == [one_by_one.token(0, ()), end, one_by_one.token(0, ())]
+
+
 def test_a_task_with_labels_has_an_expert():
     agent = made("dagger", "ReviewClassification", n_envs=16)
     texts, labels = agent.write_mixed(0.0)

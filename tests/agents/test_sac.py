@@ -100,7 +100,7 @@ def test_starts_as_the_language_model_with_nothing_to_tell_tokens_apart():
     assert agent.generate(["The movie", "It"], seed=1) == base.generate(["The movie", "It"], seed=1)
     (batch,) = micro_batches(agent.write_groups(), 10**6, agent.device)
     hidden, _ = agent.hidden_and_logits(agent.policy, batch)
-    assert (agent.policy.least_q(hidden) == 0).all()
+    assert (agent.policy.least_q(agent.policy.read(hidden)) == 0).all()
     first, second = (critic.features(hidden) for critic in agent.policy.critics)
     assert not torch.allclose(first, second)  # twins that are one are no check on each other
 

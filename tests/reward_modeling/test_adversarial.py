@@ -16,7 +16,7 @@ from textgym.reward_modeling.models.improbability import N_FIGURES, Improbabilit
 from textgym.rewards.redteam import redteam
 
 TASK = "ReviewContinuation"
-QUICK = HardeningSettings(rounds=1, attacks=1, prompts=8, measures=1)
+QUICK = HardeningSettings(rounds=1, attacks=1, prompts=8, measures=1, max_loss=0.05)  # few ratings cannot vouch for less
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_exploits_found_anew_beat_fewer_human_texts(hardened):
     for kind in ("one word repeated", "punctuation and emoji", "prompt copied"):
         assert result.after.beaten[kind] < result.before.beaten[kind] - 15
     for before, after in ((result.before, result.after), (result.rounds[0], result.rounds[result.chosen])):
-        assert after.pearson >= before.pearson - 0.02
+        assert after.pearson >= before.pearson - QUICK.max_loss
 
 
 def test_the_folder_gives_back_the_same_scores_and_tells_the_rounds(hardened):
