@@ -159,7 +159,7 @@ def test_compared_with_a_policy(server, tmp_path):
     server.replies = [said("a wonderful, delightful film that I love.")]
     extra = (f"llm.base_url={server.base_url}", "llm.served_model=m", "llm.api_key=none")
     settings = settings_from(extra, max_new_tokens=8, n_envs=2, device="cpu")
-    config = CompareConfig("ReviewContinuation", ("llm",), 2, 20, settings, evaluations=1, validation_prompts=2, test_prompts=8)
+    config = CompareConfig("ReviewContinuation", ("llm",), 1, 20, settings, evaluations=1, validation_prompts=2, test_prompts=8)
     comparison = compare(config, tmp_path / "c", n_workers=1)
     assert [pair.verdict for pair in comparison.pairs] == ["llm is better than base"]
     write_report(comparison, tmp_path / "c" / "report.html")
