@@ -98,7 +98,8 @@ class DPOAgent(GivenDataAgent):
         else:
             prompts = self.rng.integers(mdp.n_prompts, size=mdp.n_rows // self.group_size)
             texts = generate(self.start, mdp, np.repeat(prompts, self.group_size).tolist(), self.rng)
-        _, kl = self.penalised_rewards(texts)
+        # the model it starts from is asked once about all texts, not again about those of the pairs
+        _, kl = self.penalised_rewards(texts, self._start_log_probs(texts) if self.reference_model == self.model else None)
         pairs = self.pairs(texts)
         self.log_texts(texts, kl, pairs=float(len(pairs)))
         self._learn(pairs)
@@ -144,10 +145,10 @@ class DPOAgent(GivenDataAgent):
 
     def _start_log_probs(self, texts: Sequence[GeneratedText]) -> list[NDArray[np.float64]]:
         """Return log π_ref of every token, per text (tokens of it,); the steps of an iteration ask for the same texts."""
-        known, found = self._known
-        if len(known) == len(texts) and all(a is b for a, b in zip(known, texts, strict=True)):
-            return found
-        found = []
+        known = {id(text): log_probs for text, log_probs in zip(*self._known, strict=True)}
+        if all(id(text) in known for text in texts):
+            return [known[id(text)] for text in texts]
+        found: list[NDArray[np.float64]] = []
         for batch in micro_batches(texts, self.batch_size, self.device):
             log_prob = self.start.evaluate_actions(batch.packed, batch.packed.actions)[1].double().cpu().numpy()
             found += split_by_text(log_prob, [texts[i] for i in batch.indices])
