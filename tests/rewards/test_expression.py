@@ -138,7 +138,7 @@ def test_a_text_makes_the_reward_it_says() -> None:
         ("shaping(length, 1.5)", "gamma must be above 0 and at most 1"),
         ("shaping(length + vader)", "the potential must be a single reward"),
         ("clip(vader + shaping(vader), 0, 1)", "shaping.vader. pays along the way"),
-        ("served(length, timeout=soon)", "timeout must be a number of seconds"),
+        ("served(length, timeout=soon)", "timeout must be a number"),
         ("served(length, on_failure=ignore)", 'on_failure must be "fail" or "drop"'),
         ("cached(length, [1])", "path must be the name of a file"),
         ("cached(normalize(length), 'x.sqlite')", "moves in training"),
