@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import textgym
+from textgym.cli.overoptimize import overoptimize_command
 from textgym.reward_modeling.data.judgement_source import load_judgements
 from textgym.reward_modeling.data.writing import write_judgements
 from textgym.reward_modeling.models.fitted_reward import FittedReward
@@ -239,5 +240,13 @@ def test_the_verdict_is_computed(single: Any, ensemble: Any, parts: list[str], t
 def test_a_missing_extra_is_named_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(textgym.MissingExtraError, match=r"textgym\[embedding\]"):
-        overoptimize(OveroptimizationConfig(), tmp_path / "run")
+        overoptimize(OveroptimizationConfig(gold_scorer="mlp"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_has_the_defaults_of_the_run() -> None:
+    config = asdict(OveroptimizationConfig())
+    options = {option.name: option.default for option in overoptimize_command.params if option.name in config}
+    assert options.pop("sizes") == ",".join(map(str, config["sizes"]))
+    assert len(options) > 10
+    assert options == {name: config[name] for name in options}

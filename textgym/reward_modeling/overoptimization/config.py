@@ -20,7 +20,8 @@ class OveroptimizationConfig:
         task: Whose prompts are continued.
         judgements: Ratings with individual raters: a registered name or a file.
         gold_scorer, proxy_scorer: Scorers of the two; the gold model sees half of the texts and half of the raters, the proxies the rest.
-            They should be of different kinds: what fools one n-gram model pleases another as well. "mlp" needs the extra "embedding".
+            They should be of different kinds: what fools one n-gram model pleases another as well. "compact" scores thousands of texts a
+            second; "mlp", on sentence embeddings (extra "embedding"), is as good and a hundred, and takes "very very very" for praise.
         sizes: Training texts of a proxy.
         seeds: Proxies per size, each on a draw of its own and with prompts of its own in best of n; 3 or more.
         first_seed: The seeds are this one and those that follow. Settings are chosen by other seeds than those that are reported.
@@ -28,6 +29,7 @@ class OveroptimizationConfig:
         coef: λ of "uncertainty-weighted".
         prompts, samples: Best of n: prompts of each seed, and samples of each prompt, from the untrained language model.
         agent: Registered agent of the RL part, trained without KL penalty.
+        learning_rate: The agent's; None for its own, at which it hardly comes to the far side of the peak within the budget.
         tokens: Its budget per run.
         max_kl: Nats per text from the untrained model at which a run ends before its budget does.
         evaluations: How often at most a run is measured, evenly over its budget.
@@ -38,20 +40,21 @@ class OveroptimizationConfig:
 
     task: str = "ReviewContinuation-v0"
     judgements: str = "human-ratings"
-    gold_scorer: str = "mlp"
+    gold_scorer: str = "compact"
     proxy_scorer: str = "lm-linear"
-    sizes: tuple[int, ...] = (100,)
-    seeds: int = 6
+    sizes: tuple[int, ...] = (300,)
+    seeds: int = 8
     first_seed: int = 0
     members: int = 4
     coef: float = 1.0
-    prompts: int = 16
+    prompts: int = 8
     samples: int = 512
     agent: str = "reinforce"
+    learning_rate: float | None = 1e-3
     tokens: int = 24_000
-    max_kl: float = 100.0
+    max_kl: float = 120.0
     evaluations: int = 16
-    points: int = 9
+    points: int = 12
     validation_prompts: int = 64
     settings: Mapping[str, Any] | None = None
 

@@ -107,10 +107,10 @@ def at_levels(levels: Array, kl: Array, *scores: Array) -> Array:
         kl: Nats per text of the measurements in order, 0 first, (n,). Where it falls back, the highest so far stands for it.
         scores: Mean scores, (n,) each.
     """
-    far = np.sqrt(np.maximum.accumulate(kl))
-    wanted = np.minimum(np.sqrt(levels), far[-1])
-    last = np.append(np.diff(far) > 0, True)  # of measurements at one distance the last, so that the distances ascend
-    return np.stack([wanted**2, *(np.interp(wanted, far[last], values[last]) for values in scores)])
+    reached = np.maximum.accumulate(kl)
+    read = np.minimum(levels, reached[-1])
+    last = np.append(np.diff(reached) > 0, True)  # of measurements at one KL the last, so that they ascend
+    return np.stack([read, *(np.interp(np.sqrt(read), np.sqrt(reached[last]), values[last]) for values in scores)])
 
 
 def curve_with_form(size: int, how: str, kl: Array, proxy: Array, gold: Array, form: Form) -> Curve:

@@ -19,7 +19,7 @@ from textgym.reward_modeling.overoptimization.run_folder import RunFolder, read
 from textgym.reward_modeling.overoptimization.scaling_forms import best_of_n, kl_of_best_of_n
 from textgym.rewards.combination import combine
 
-ROW_BATCH = 64
+ROW_BATCH = 256
 
 
 def write_samples(config: OveroptimizationConfig, folder: RunFolder, seed: int) -> None:

@@ -31,6 +31,8 @@ def train_against(config: OveroptimizationConfig, folder: RunFolder, size: int, 
     if path.exists():
         return
     settings = {"kl_coef": 0.0, **(config.settings or {})}
+    if config.learning_rate is not None:
+        settings.setdefault("learning_rate", config.learning_rate)
     agent = make_agent(config.agent, config.task, reward=pushed_up(config, folder, size, seed, how), seed=seed, **settings)
     reference = agent.make_reference()
     measured: list[dict[str, Any]] = []
