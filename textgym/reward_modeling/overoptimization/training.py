@@ -1,7 +1,6 @@
 """Training against a proxy: an agent is pushed away from the untrained language model, and gold and proxy are measured on the way."""
 
 import json
-import math
 from contextlib import suppress
 from typing import Any
 
@@ -64,7 +63,7 @@ def train_against(config: OveroptimizationConfig, folder: RunFolder, size: int, 
 
 def training_curves(config: OveroptimizationConfig, folder: RunFolder) -> tuple[Curve, ...]:
     """Return one curve for each size and way, read off at even steps of √KL: seeds move at different speeds."""
-    levels = np.linspace(0, math.sqrt(config.max_kl), config.points) ** 2
+    levels = config.max_kl * np.linspace(0, 1, config.points) ** 2
     curves = []
     for size in config.sizes:
         for how in WAYS:
