@@ -21,7 +21,7 @@ class OveroptimizationConfig:
         judgements: Ratings with individual raters: a registered name or a file.
         gold_scorer, proxy_scorer: Scorers of the two; the gold model sees half of the texts and half of the raters, the proxies the rest.
             They should be of different kinds: what fools one n-gram model pleases another as well. "compact" scores thousands of texts a
-            second; "mlp", on sentence embeddings (extra "embedding"), is as good and a hundred, and takes "very very very" for praise.
+            second; "mlp", on sentence embeddings (extra "embedding"), is no better and a hundred. Both can be fooled by repeated praise.
         sizes: Training texts of a proxy.
         seeds: Proxies per size, each on a draw of its own and with prompts of its own in best of n; 3 or more.
         first_seed: The seeds are this one and those that follow. Settings are chosen by other seeds than those that are reported.
