@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from tests.preloaded import textgym_command
 from textgym.cli.main import main
 
 PLUGIN = '''"""Two rewards: one that counts a word, one that asks for the reference, word by word and in order."""
@@ -48,6 +47,11 @@ def register_rewards(register):
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, **options)
+
+
+def textgym_command(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    """Run `textgym ARGUMENTS` in a new process, which looks for plugins anew."""
+    return run("-m", "textgym.cli.main", *arguments, **options)
 
 
 @pytest.fixture(scope="module")

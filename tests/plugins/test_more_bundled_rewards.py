@@ -127,7 +127,7 @@ def test_a_missing_package_is_named_by_its_extra(name: str, module: str, extra: 
     ],
 )
 def test_wrong_options_are_one_line(name: str, options: dict[str, Any]) -> None:
-    with pytest.raises(textgym.InvalidArgumentError, match=f"^{name}: ") as caught:
+    with pytest.raises(textgym.InvalidArgumentError, match=rf"^(reward '{name}'|{name}): ") as caught:
         textgym.make_reward(name, **options)
     assert "\n" not in str(caught.value)
 

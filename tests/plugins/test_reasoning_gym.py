@@ -97,7 +97,7 @@ def test_options_reach_the_data_set_and_equal_options_give_equal_tasks() -> None
         ("reasoning-gym:chain_sum", {"size": 0}, "size must be an integer of at least 1, got 0"),
         ("reasoning-gym:chain_sum", {"template": "?"}, "template must contain {question}, got '?'"),
         ("reasoning-gym:chain_sum", {"longest": 10}, "leaves no train problem"),
-        ("reasoning-gym:chain_sum", {"longest": "10"}, "longest must be None or a number of characters, got '10'"),
+        ("reasoning-gym:chain_sum", {"longest": "10"}, "longest must be a number, got '10'"),
         ("reasoning-gym:chain_sum", {"max_terms": {1}}, "a setting must be plain data: Object of type set"),
         ("reasoning-gym:n_queens", {}, "hands the model's answer to Python's eval"),
     ],

@@ -14,10 +14,12 @@ import pytest
 import textgym
 from textgym.cli.overoptimize import overoptimize_command
 from textgym.reward_modeling.data.judgement_source import load_judgements
+from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
 from textgym.reward_modeling.data.writing import write_judgements
 from textgym.reward_modeling.models.fitted_reward import FittedReward
 from textgym.reward_modeling.overoptimization.config import COMBINATIONS, OveroptimizationConfig
 from textgym.reward_modeling.overoptimization.curve import Curve, at_levels
+from textgym.reward_modeling.overoptimization.fitted_models import halves
 from textgym.reward_modeling.overoptimization.report import figure, rows, verdict, write_overoptimization
 from textgym.reward_modeling.overoptimization.run import Overoptimization, overoptimize
 from textgym.reward_modeling.overoptimization.run_folder import RunFolder
@@ -94,6 +96,7 @@ def test_a_whole_run_is_reported_and_goes_on_where_it_was(tmp_path: Path) -> Non
     config = OveroptimizationConfig(
         judgements=str(tmp_path / "few.jsonl"),
         gold_scorer="tfidf",
+        gold_rounds=0,
         proxy_scorer="tfidf",
         sizes=(40,),
         seeds=3,
@@ -250,3 +253,18 @@ def test_the_command_has_the_defaults_of_the_run() -> None:
     assert options.pop("sizes") == ",".join(map(str, config["sizes"]))
     assert len(options) > 10
     assert options == {name: config[name] for name in options}
+
+
+def test_halves_share_neither_texts_nor_raters() -> None:
+    texts = [f"a film of {word} and {other}" for word in ["joy", "fear", "hope", "rage"] for other in ["snow", "rain", "wind", "fog", "dust", "sun"]]
+    names = tuple(f"rater {i}" for i in range(6))
+    items = [RatedText(id=str(i), text=text, rating=2.5, ratings=(0, 1, 2, 3, 4, 5), raters=names) for i, text in enumerate(texts * 4)]
+    items += [replace(item, id=item.id + "!", text=item.text.upper() + "!") for item in items]
+    both = halves(JudgementSet("ratings", tuple(items)))
+    found = [{item.text.casefold().rstrip("!") for item in half.items} for half in both]
+    assert not found[0] & found[1]
+    assert found[0] | found[1] == set(texts)
+    given = [{rating for item in half.items for rating in item.ratings} for half in both]
+    assert not given[0] & given[1]
+    unnamed = JudgementSet("ratings", tuple(replace(item, raters=()) for item in items))
+    assert all(len(item.ratings) == 3 for half in halves(unnamed) for item in half.items)

@@ -14,6 +14,7 @@ from textgym.cli.progress import progress_bar
 @click.option("--task", default="ReviewContinuation-v0", show_default=True, help="Whose prompts are continued.")
 @click.option("--judgements", default="human-ratings", show_default=True, help="Ratings with individual raters: a name or a file.")
 @click.option("--gold-scorer", default="compact", show_default=True, help="Scorer of the gold model.")
+@click.option("--gold-rounds", default=2, show_default=True, help="Rounds in which the gold model learns what nonsense is; 0 for none.")
 @click.option("--proxy-scorer", default="lm-linear", show_default=True, help="Scorer of the proxies.")
 @click.option("--sizes", default="300", show_default=True, help="Training texts of the proxies.")
 @click.option("--seeds", default=8, show_default=True, help="Proxies per size.")

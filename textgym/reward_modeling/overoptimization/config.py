@@ -22,6 +22,8 @@ class OveroptimizationConfig:
         gold_scorer, proxy_scorer: Scorers of the two; the gold model sees half of the texts and half of the raters, the proxies the rest.
             They should be of different kinds: what fools one n-gram model pleases another as well. "compact" scores thousands of texts a
             second; "mlp", on sentence embeddings (extra "embedding"), is no better and a hundred. Both can be fooled by repeated praise.
+        gold_rounds: Rounds in which the gold model is attacked, as by `harden`, and learns that a text which is surely nonsense is worth no more
+            than the middle of the scale: a truth that can be fooled itself does not fall. Needs a task with reference texts; 0 leaves it as fitted.
         sizes: Training texts of a proxy.
         seeds: Proxies per size, each on a draw of its own and with prompts of its own in best of n; 3 or more.
         first_seed: The seeds are this one and those that follow. Settings are chosen by other seeds than those that are reported.
@@ -42,6 +44,7 @@ class OveroptimizationConfig:
     judgements: str = "human-ratings"
     gold_scorer: str = "compact"
     proxy_scorer: str = "lm-linear"
+    gold_rounds: int = 2
     sizes: tuple[int, ...] = (300,)
     seeds: int = 8
     first_seed: int = 0
@@ -59,7 +62,17 @@ class OveroptimizationConfig:
     settings: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        least = {"seeds": 3, "first_seed": 0, "members": 2, "prompts": 2, "samples": 2, "tokens": 1, "evaluations": 2, "points": 3}
+        least = {
+            "gold_rounds": 0,
+            "seeds": 3,
+            "first_seed": 0,
+            "members": 2,
+            "prompts": 2,
+            "samples": 2,
+            "tokens": 1,
+            "evaluations": 2,
+            "points": 3,
+        }
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise InvalidArgumentError(f"{name} must be at least {value}, got {getattr(self, name)}")

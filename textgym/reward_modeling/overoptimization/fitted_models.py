@@ -12,7 +12,9 @@ from textgym.files import write_text
 from textgym.reward_modeling.data.bootstrap import bootstrapped, whole_scale
 from textgym.reward_modeling.data.judgement_source import load_judgements
 from textgym.reward_modeling.data.judgements import JudgementSet, RatedText
+from textgym.reward_modeling.data.near_duplicates import normalised
 from textgym.reward_modeling.data.splits import cluster_names
+from textgym.reward_modeling.fitting.adversarial import HardeningSettings, harden
 from textgym.reward_modeling.fitting.fit import fit_reward_model
 from textgym.reward_modeling.models.fitted_ensemble import FittedEnsemble
 from textgym.reward_modeling.models.fitted_reward import FittedReward
@@ -23,27 +25,47 @@ VALIDATION_TEXTS = 200  # by which the best epoch of a proxy is chosen
 
 
 def halves(judgements: "JudgementSet[Any]") -> tuple[JudgementSet[RatedText], JudgementSet[RatedText]]:
-    """Return the gold model's and the proxies' judgements: two sets without a common text, each rated by another half of the raters."""
+    """Return the gold model's and the proxies' judgements: two sets without a common text, each rated by another half of the raters.
+
+    Texts that differ in case and punctuation alone are one text. Raters are halved by name; where they have none, those of each text are.
+    """
     if judgements.kind != "ratings":
         raise InvalidArgumentError(f"over-optimisation needs ratings, got {judgements.kind}")
     parts: tuple[list[RatedText], list[RatedText]] = ([], [])
     for item in judgements.items:
         if len(item.ratings) >= 2 and item.split != "test":
-            code = zlib.crc32(item.id.encode())
-            half = np.random.default_rng(code).permutation(item.ratings)[code % 2 :: 2]
-            parts[code % 2].append(replace(item, rating=float(half.mean()), ratings=tuple(half.tolist()), raters=()))
+            code = _code(normalised(item.prompt + item.text))
+            if item.raters:
+                kept = np.array([rating for rating, name in zip(item.ratings, item.raters, strict=True) if _code(name) % 2 == code % 2])
+            else:
+                kept = np.random.default_rng(code).permutation(item.ratings)[code % 2 :: 2]
+            if len(kept):
+                parts[code % 2].append(replace(item, rating=float(kept.mean()), ratings=tuple(kept.tolist()), raters=()))
     if min(len(part) for part in parts) < 40:
         raise InvalidArgumentError("over-optimisation needs texts with individual ratings, two or more each; found too few")
     return replace(judgements, items=tuple(parts[0])), replace(judgements, items=tuple(parts[1]))
 
 
+def _code(text: str) -> int:
+    return zlib.crc32(text.encode())
+
+
 def fit_gold(config: OveroptimizationConfig, folder: RunFolder) -> None:
-    """Fit the gold model."""
+    """Fit the gold model, and harden it."""
     if folder.gold_figures.exists():
         return
-    fitted = fit_reward_model(halves(load_judgements(config.judgements))[0], scorer=config.gold_scorer)
-    fitted.reward.save(folder.gold)
-    write_text(folder.gold_figures, json.dumps({"pearson": float(fitted.best["pearson"])}))
+    judgements = halves(load_judgements(config.judgements))[0]
+    if config.gold_rounds:
+        low, high = whole_scale(judgements)["low"], whole_scale(judgements)["high"]
+        neutral = float(np.mean([item.rating <= (low + high) / 2 for item in judgements.split("train").items]))
+        settings = HardeningSettings(rounds=config.gold_rounds, measures=1, ceilings=(neutral,))
+        hardened = harden(judgements, config.task, folder.gold, scorer=config.gold_scorer, settings=settings)
+        pearson = hardened.rounds[hardened.chosen].pearson
+    else:
+        fitted = fit_reward_model(judgements, scorer=config.gold_scorer)
+        fitted.reward.save(folder.gold)
+        pearson = fitted.best["pearson"]
+    write_text(folder.gold_figures, json.dumps({"pearson": float(pearson)}))
 
 
 def fit_proxies(config: OveroptimizationConfig, folder: RunFolder, size: int, seed: int) -> None:

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from textgym.errors import InvalidArgumentError
 from textgym.experiments.statistics import Estimate
+from textgym.processes import worker_pool
 from textgym.reward_modeling.data.judgement_source import load_judgements
 from textgym.reward_modeling.overoptimization.config import SINGLE, WAYS, OveroptimizationConfig
 from textgym.reward_modeling.overoptimization.curve import Curve, over_seeds
@@ -73,29 +73,16 @@ def overoptimize(config: OveroptimizationConfig, out: str | Path, show: Show = l
         for size, how, seed in product(config.sizes, WAYS, seeds)
     ]
     using += [(f"best of n, seed {seed}", score_samples, (seed,)) for seed in seeds]
+    import torch
+
     done, steps = 0, len(fitting) + len(using)
-    with _workers(processes) as pool:
+    with worker_pool(processes, torch.get_num_threads()) if processes > 1 else nullcontext() as pool:
         for jobs in (fitting, using):
             for note in _finished(pool, config, folder, jobs):
                 done += 1
                 show(done, steps, note)
     pearson = float(read(folder.gold_figures)["pearson"])
     return Overoptimization(config, pearson, selection_curves(config, folder), training_curves(config, folder))
-
-
-@contextmanager
-def _workers(processes: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Yield so many processes, or None for this one alone; jobs that have not begun are dropped when an error leaves the block."""
-    if processes == 1:
-        yield None
-        return
-    import torch
-
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (torch.get_num_threads(),))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _finished(pool: ProcessPoolExecutor | None, config: OveroptimizationConfig, folder: RunFolder, jobs: Sequence[Job]) -> Iterator[str]:
