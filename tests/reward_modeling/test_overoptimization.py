@@ -236,7 +236,7 @@ def test_the_verdict_is_computed(single: Any, ensemble: Any, parts: list[str], t
     for part in parts:
         assert part in verdict(found, curves)
     assert turned in rows(found, curves)[0]
-    circles = [line for line in figure(curves).axes[0].lines if line.get_marker() == "o"]
+    circles = [line for line in figure(curves).axes[1].lines if line.get_marker() == "o"]
     assert len(circles) == sum(curve.turns_over for curve in curves)
 
 
@@ -256,7 +256,11 @@ def test_the_command_has_the_defaults_of_the_run() -> None:
 
 
 def test_halves_share_neither_texts_nor_raters() -> None:
-    texts = [f"a film of {word} and {other}" for word in ["joy", "fear", "hope", "rage"] for other in ["snow", "rain", "wind", "fog", "dust", "sun"]]
+    texts = [
+        f"a film of {word} and {other}"
+        for word in ["joy", "fear", "hope", "rage"]
+        for other in ["snow", "rain", "wind", "fog", "dust", "sun"]
+    ]
     names = tuple(f"rater {i}" for i in range(6))
     items = [RatedText(id=str(i), text=text, rating=2.5, ratings=(0, 1, 2, 3, 4, 5), raters=names) for i, text in enumerate(texts * 4)]
     items += [replace(item, id=item.id + "!", text=item.text.upper() + "!") for item in items]

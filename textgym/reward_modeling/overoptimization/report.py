@@ -40,8 +40,8 @@ def write_overoptimization(found: Overoptimization, path: Path) -> None:
     parts = [
         "<h1>Over-optimisation</h1>",
         f"<p>Proxies fitted on {html.escape(' or '.join(map(str, config.sizes)))} texts, {config.seeds} seeds, ensembles of {config.members} "
-        f"bootstraps; a gold model ({html.escape(config.gold_scorer)}, validation Pearson {found.gold_pearson:.3f}) fitted on other texts and "
-        "other raters says what the texts are worth.</p>",
+        f"bootstraps; a gold model ({html.escape(config.gold_scorer)}, {config.gold_rounds} rounds of attack, validation Pearson "
+        f"{found.gold_pearson:.3f}) fitted on other texts and other raters says what the texts are worth.</p>",
     ]
     for title, curves in (("Best of n", found.best_of_n), (f"RL ({config.agent}, no KL penalty)", found.rl)):
         parts += [
@@ -125,32 +125,28 @@ def _turned(curve: Curve) -> str:
 
 
 def figure(curves: Sequence[Curve]) -> Any:
-    """Return the plot: one panel per size of the proxies' data."""
+    """Return the plot, for each size of the proxies' data one row: gold beside proxies, and the gold scores alone."""
     from matplotlib.figure import Figure
 
     sizes = list(dict.fromkeys(curve.size for curve in curves))
-    drawn = Figure(figsize=(6 * len(sizes), 4.5), layout="constrained")
-    for axis, size in zip(np.atleast_1d(drawn.subplots(1, len(sizes), sharey=True)), sizes, strict=True):
+    drawn = Figure(figsize=(11, 4 * len(sizes)), layout="constrained")
+    for (both, alone), size in zip(drawn.subplots(len(sizes), 2, squeeze=False), sizes, strict=True):
         for colour, curve in zip(COLOURS, [c for c in curves if c.size == size], strict=False):
-            d = np.sqrt(curve.kl.mean(0))
-            order = np.argsort(d, kind="stable")
-            axis.plot(d[order], curve.gold.mean(0)[order], color=colour, label=curve.how, linewidth=2)
-            axis.fill_between(d[order], curve.gold.min(0)[order], curve.gold.max(0)[order], color=colour, alpha=0.15, linewidth=0)
-            axis.plot(d[order], curve.proxy.mean(0)[order], color=colour, linestyle="--", linewidth=1)
+            order = np.argsort(curve.kl.mean(0), kind="stable")
+            d, gold = np.sqrt(curve.kl.mean(0))[order], curve.gold[:, order]
+            both.plot(d, curve.proxy.mean(0)[order], color=colour, linestyle="--", linewidth=1)
+            for axis in (both, alone):
+                axis.plot(d, gold.mean(0), color=colour, label=curve.how, linewidth=2)
+            alone.fill_between(d, gold.min(0), gold.max(0), color=colour, alpha=0.1, linewidth=0)
             if curve.turns_over:
-                axis.plot(
-                    d[curve.peak],
-                    curve.gold.mean(0)[curve.peak],
-                    "o",
-                    color=colour,
-                    markersize=9,
-                    markerfacecolor="none",
-                    markeredgewidth=2,
-                )
+                place = np.sqrt(curve.kl.mean(0))[curve.peak], curve.gold.mean(0)[curve.peak]
+                alone.plot(*place, "o", color=colour, markersize=9, markerfacecolor="none", markeredgewidth=2)
             smooth = np.linspace(0, d.max(), 100)
-            axis.plot(smooth, curve.gold.mean(0)[0] + curve.form(smooth), color=colour, linestyle=":", linewidth=1)
-        axis.set(title=f"proxies from {size:,} texts", xlabel="d = √KL, KL in nats per text")
-        axis.grid(alpha=0.25)
-        axis.legend(frameon=False, title="gold (solid)")
-    drawn.axes[0].set_ylabel("score, rating points")
+            alone.plot(smooth, gold.mean(0)[0] + curve.form(smooth), color=colour, linestyle=":", linewidth=1)
+        both.set(title=f"proxies from {size:,} texts (dashed), gold (solid)", ylabel="score, rating points")
+        alone.set(title="gold alone")
+        for axis in (both, alone):
+            axis.set_xlabel("d = √KL, KL in nats per text")
+            axis.grid(alpha=0.25)
+        both.legend(frameon=False)
     return drawn
