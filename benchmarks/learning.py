@@ -1,6 +1,6 @@
 """Every learning agent on every task: a table agent × task with controls, and a picture of each agent's curve among the others'.
 
-Usage: python benchmarks/learning.py --out DIR [--tasks CopyToken,...] [--agents ppo,...] [--seeds 5] [--pictures docs/agents]
+Usage: python benchmarks/learning.py --out DIR [--tasks CopyToken,...] [--agents ppo,...] [--seeds 5] [--tokens N] [--pictures docs/agents]
 
 Equal token budgets and seeds per task, judged on held-out prompts; an interrupted run goes on when the same command is given again.
 """
@@ -76,7 +76,9 @@ def run(task, options):
             own = {**SETTINGS.get(task, {}), **OWN.get((task, agent), {})}
             settings |= {f"{agent.replace('-', '_')}.{name}": value for name, value in own.items()}
     validation, test = PROMPTS.get(task, (48, 96))
-    config = CompareConfig(task, agents, options.seeds, BUDGETS[task], settings, 4, validation, test, OPTIONS.get(task, {}))
+    config = CompareConfig(
+        task, agents, options.seeds, options.tokens or BUDGETS[task], settings, 4, validation, test, OPTIONS.get(task, {})
+    )
     with progress_bar(task, config.spending.unit) as bar:
         comparison = compare(config, Path(options.out) / task, options.workers, bar)
     write_report(comparison, Path(options.out) / task / "report.html")
@@ -135,6 +137,7 @@ def main():
     parser.add_argument("--tasks", default=",".join(BUDGETS))
     parser.add_argument("--agents", default=",".join(AGENTS))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, help="budget of each run, where it is not that of the table")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--pictures", help="folder for one picture per agent")
     options = parser.parse_args()
