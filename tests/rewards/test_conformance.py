@@ -1,5 +1,6 @@
 """The conformance checks: each fault is caught by the check that is named after it, and a sound reward passes them all."""
 
+import ctypes
 import os
 import random
 import threading
@@ -203,6 +204,18 @@ def test_each_fault_is_caught_by_its_own_check(reward):
     results = check_reward(reward)
     assert statuses(results, "failed") == BROKEN[reward], results
     assert all("\n" not in r.detail for r in results)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library keeps its free memory")
+def test_a_leak_does_not_hide_in_memory_that_was_used_before():
+    """Free memory between blocks in use stays with the process, and would take up what leaks without growing it."""
+    del [bytearray(b"x") * 2**24 for _ in range(2)][:]  # glibc serves blocks of up to this size from its heap from now on
+    blocks = [bytearray(b"x") * 2**18 for _ in range(2000)]
+    pins = blocks[::8]
+    del blocks
+    results = check_reward(Leaking)
+    assert statuses(results, "failed") == {"memory"}, results
+    assert len(pins) == 250
 
 
 @pytest.mark.parametrize(
