@@ -142,8 +142,9 @@ class PluginManager:
                 return
             plugin = entry_point.load()
         except (Exception, SystemExit) as error:
-            if isinstance(error, ImportError) and _is_being_imported(entry_point.module.partition(".")[0]):
-                self._deferred[key] = (entry_point, distribution)  # its package is half-way there
+            # its package is half-way there, or another module of it
+            if isinstance(error, ImportError) and any(map(_is_being_imported, (entry_point.module.partition(".")[0], error.name or ""))):
+                self._deferred[key] = (entry_point, distribution)
                 return
             self._report(provenance, f"failed to import {entry_point.value!r}: {one_line(error)}")
             return

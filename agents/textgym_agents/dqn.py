@@ -1,6 +1,7 @@
 """DQN on tokens: Double-Q with a dueling head, a target network and replay."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -55,9 +56,9 @@ class DQNAgent(DuelingQAgent):
         return self.target.value_head(hidden).squeeze(-1) + best, self._advantage(logits, batch.packed.actions) - best
 
     def write(self, mdp: TokenMDP, prompt_indices: Sequence[int], rng: np.random.Generator | None) -> list[GeneratedText]:
-        """Write greedily, whatever `rng`."""
+        """Write greedily, whatever `rng`: every token has probability 1, and a KL with the reference model is −log π_ref."""
         del rng
-        return generate(self.policy, mdp, prompt_indices, None)
+        return [replace(t, log_probs=np.zeros_like(t.log_probs)) for t in generate(self.policy, mdp, prompt_indices, None)]
 
     def _advantage(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Return β (l(s, a) − max_b l(s, b)), (T,)."""

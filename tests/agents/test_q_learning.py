@@ -10,6 +10,7 @@ from textgym_plugins.token_chain import HORIZON, mean_reward
 import textgym
 from tests.agents.dynamic_programming import learnt_q, one_token_texts, optimal_values, value
 from textgym.agent import Agent
+from textgym.experiments.evaluate import evaluate
 from textgym.learning.micro_batches import micro_batches
 from textgym.learning.path_targets import path_targets
 
@@ -191,3 +192,11 @@ def test_a_top_k_bounds_what_dqn_writes_and_not_its_targets():
     assert (agent._best_tokens != agent.hidden_and_logits(agent.target, batch)[1].argmax(-1)).any()
     torch.testing.assert_close(*found)
     assert found[0].abs().max() < 100
+
+
+def test_what_dqn_writes_has_the_kl_of_a_greedy_policy():
+    """Its softmax, which never writes in evaluation, would be as near to the reference as it likes."""
+    agent = make("dqn", "ReviewContinuation", n_envs=4)
+    found = evaluate(agent, "validation", n_prompts=8, seed=0, reference=agent.reference)
+    assert found.kl == pytest.approx(np.log(found.perplexity))
+    assert found.kl > 0.5

@@ -169,6 +169,13 @@ def test_a_package_whose_init_imports_textgym_before_its_plugin_module_is_ready(
     assert report["loud"] == [0.5, 0.0]
 
 
+def test_a_plugin_module_that_another_of_the_package_needs_can_be_imported_first() -> None:
+    """Importing it imports textgym, which imports the other ones, which need it: they wait until it is there."""
+    code = "import textgym_plugins.human_ratings, textgym; print(textgym.make_task('ReviewClassification').name, len(textgym.make_task('ReviewContinuation').prompts))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("ReviewClassification-v0 3\n", "")
+
+
 def test_of_two_versions_of_a_package_only_the_one_that_imports_see_is_loaded(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     plant(first, "shout-package", {"shout": "shout_plugin"}, {"shout_plugin": SHOUT.format(first="")}, "2.0")

@@ -190,7 +190,7 @@ def _texts(
         asked = scored and not is_rated
         reward = mdp.reward if asked else make_reward(_nothing)
         side = TokenMDP(task, mdp.vocabulary, reward, min(ROWS, len(part)), "given", mdp.max_new_tokens, drop_failed=True)
-        for k, text in zip(part, _replayed(side, range(len(part)), [items[k].text for k in part]), strict=True):
+        for k, text in zip(part, _replayed(side, range(len(part)), [items[k].text for k in part], asked), strict=True):
             rating = ratings[k]
             if text is not None and rating is not None:
                 text.rewards[-1] = rating
@@ -200,10 +200,10 @@ def _texts(
     return kept
 
 
-def _replayed(side: TokenMDP, indices: Sequence[int], continuations: Sequence[str]) -> list[GeneratedText | None]:
+def _replayed(side: TokenMDP, indices: Sequence[int], continuations: Sequence[str], scored: bool = True) -> list[GeneratedText | None]:
     """Return each text as the environment took it; None for one with tokens that it does not allow, or that the reward gave up.
 
-    The reward is asked about the texts that are kept alone: which ones, is found out without it.
+    The reward is asked about the texts that are kept alone: which ones, is found out without it. Not `scored`, that is all there is to do.
     """
     (end,) = side.vocabulary.tokenizer.batch_decode([[min(side.vocabulary.eos_ids)]])
     ends = (end, *side.task.stop)
@@ -214,9 +214,13 @@ def _replayed(side: TokenMDP, indices: Sequence[int], continuations: Sequence[st
         return given.startswith(taken) and (text.info["finish_reason"] == "length" or not rest or rest.startswith(ends))
 
     unscored = TokenMDP(side.task, side.vocabulary, make_reward(_nothing), side.n_rows, side.split, side.max_new_tokens)
-    unscored_texts = zip(replay(unscored, indices, continuations), continuations, strict=True)
-    kept = [i for i, (text, given) in enumerate(unscored_texts) if whole(given, text)]
+    taken = replay(unscored, indices, continuations)
+    kept = [i for i, (text, given) in enumerate(zip(taken, continuations, strict=True)) if whole(given, text)]
     texts: list[GeneratedText | None] = [None] * len(continuations)
+    if not scored:
+        for i in kept:
+            texts[i] = taken[i]
+        return texts
     for i, text in zip(kept, replay(side, [indices[i] for i in kept], [continuations[i] for i in kept]), strict=True):
         texts[i] = text if np.isfinite(text.rewards).all() else None
     return texts
