@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from textgym.agent import Bounds
 from textgym.errors import InvalidArgumentError
 from textgym.learning.given_data_agent import GivenDataAgent
 from textgym.learning.given_texts import Pair, Rounds, given_pairs
 from textgym.learning.micro_batches import micro_batches, split_by_text
-from textgym.learning.text_groups import differing_groups, place_of_best, total_rewards
+from textgym.learning.replay import TokenReplay
+from textgym.learning.text_groups import Floats, differing_groups, place_of_best, total_rewards
 from textgym.policies.generation import GeneratedText, generate
 from textgym.policies.reference import ReferenceModel
 from textgym.search_space import Choice, Range, SearchSpace
@@ -38,13 +41,16 @@ class DPOAgent(GivenDataAgent):
         writer: Who writes the pairs: "policy", as it is now (online DPO, Guo et al. 2024, arXiv:2402.04792), or "start", the frozen model that
             it started from (offline DPO on ever fresh pairs).
         group_size: Texts per prompt; `n_envs` must be a multiple of it.
-        updates: Optimizer steps on the pairs of an iteration.
+        updates: Optimizer steps per iteration: on its pairs, or each on as many as there are groups, drawn from the replay.
+        replay_size: Tokens of written pairs kept, prompts included, the oldest making room; 0 for those of the iteration alone. Where few
+            groups differ, a step on those few, of the size that Adam gives every step, would be mostly noise.
         data: As for `textgym.learning.given_texts.given_pairs`: "offline", what the task ships, a registered set, a file of pairs or ratings;
             "" writes the pairs, and only then do `writer` and `group_size` matter.
         **settings: Those of `textgym.learning.text_agent.TextAgent` (`learning_rate`, ...) and `textgym.agent.Agent`.
     """
 
     refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "beta is the coefficient of the KL"}
+    bounds: ClassVar[Bounds] = {"updates": (1, inf), "replay_size": (0, inf)}
     search_space: ClassVar[SearchSpace] = {
         "beta": Range(0.03, 0.5, log=True),
         "updates": Range(1, 4),
@@ -58,6 +64,7 @@ class DPOAgent(GivenDataAgent):
         writer: Writer = "policy",
         group_size: int = 4,
         updates: int = 2,
+        replay_size: int = 0,
         data: str | os.PathLike[str] = "",
         **settings: Any,
     ) -> None:
@@ -66,13 +73,11 @@ class DPOAgent(GivenDataAgent):
         if writer not in ("policy", "start"):
             raise InvalidArgumentError(f"writer must be 'policy' or 'start', got {writer!r}")
         super().__init__(task, **settings)
-        if updates < 1:
-            raise InvalidArgumentError(f"updates must be at least 1, got {updates}")
         self.beta, self.writer, self.group_size, self.updates = beta, writer, self.check_group_size(group_size), updates
+        self.replay = TokenReplay(replay_size, group_size=2) if replay_size else None  # its number per token is log π_ref
         self.start = self.make_policy().requires_grad_(False)  # π_ref also where the model has no weights to be named by
         self.start.load_state_dict(self.policy.state_dict())
         self.training_modules["start"] = self.start
-        self._known: tuple[list[GeneratedText], list[NDArray[np.float64]]] = ([], [])
         self.given: list[Pair] = given_pairs(self.env.mdp, data) if os.fspath(data) else []
         self.rounds = Rounds(len(self.given))
 
@@ -88,7 +93,7 @@ class DPOAgent(GivenDataAgent):
         if not self.given:
             return self._write_and_learn()
         pairs = [self.given[i] for i in self.rounds.deal(self.env.num_envs // 2, self.rng)]
-        return self._learn(pairs)
+        return self._learn(pairs, self.start_log_probs([text for pair in pairs for text in pair]))
 
     def _write_and_learn(self) -> int:
         """Write groups of texts, pair best with worst, take steps."""
@@ -98,33 +103,46 @@ class DPOAgent(GivenDataAgent):
         else:
             prompts = self.rng.integers(mdp.n_prompts, size=mdp.n_rows // self.group_size)
             texts = generate(self.start, mdp, np.repeat(prompts, self.group_size).tolist(), self.rng)
-        # the model it starts from is asked once about all texts, not again about those of the pairs
-        _, kl = self.penalised_rewards(texts, self._start_log_probs(texts) if self.reference_model == self.model else None)
-        pairs = self.pairs(texts)
-        self.log_texts(texts, kl, pairs=float(len(pairs)))
-        self._learn(pairs)
+        reference = self.start_log_probs(texts)
+        _, kl = self.penalised_rewards(texts, reference if self.reference_model == self.model else None)
+        places = self.pairs(texts)
+        self.log_texts(texts, kl, pairs=float(len(places)))
+        pairs = [(texts[better], texts[worse]) for better, worse in places]
+        theirs = [reference[i] for pair in places for i in pair]
+        if self.replay is not None:
+            self.replay.add([text for pair in pairs for text in pair], theirs)
+        self._learn(pairs, theirs)
         return sum(len(t.action_ids) for t in texts)
 
-    def _learn(self, pairs: Sequence[Pair]) -> int:
-        """Take steps on pairs; return the tokens of one pass."""
+    def _learn(self, pairs: Sequence[Pair], reference: Sequence[Floats]) -> int:
+        """Take steps on pairs, or on replayed ones; return the tokens of one pass."""
         figures: dict[str, float] = {}
-        read = sum(len(t.action_ids) for pair in pairs for t in pair)
-        for _ in range(self.updates if pairs else 0):
-            figures = self.optimisation.step(self.losses(pairs), self.progress)
-            self.n_tokens_trained += read
+        read = 0
+        for _ in range(self.updates):
+            if self.replay:
+                texts = self.replay.sample(self.env.num_envs // self.group_size, self.rng)
+                pairs, reference = list(zip(texts[::2], texts[1::2], strict=True)), [t.rewards for t in texts]
+            if pairs:
+                figures = self.optimisation.step(self.losses(pairs, reference), self.progress)
+                read = sum(len(t.action_ids) for pair in pairs for t in pair)
+                self.n_tokens_trained += read
         self.log_update(figures)
         return read
 
-    def pairs(self, texts: Sequence[GeneratedText]) -> list[Pair]:
-        """Return the best and the worst text of each group whose rewards differ."""
+    def pairs(self, texts: Sequence[GeneratedText]) -> list[tuple[int, int]]:
+        """Return the places of the best and the worst text of each group whose rewards differ."""
         totals = total_rewards(texts)
         groups = differing_groups(totals, self.group_size)
-        return [(texts[g][place_of_best(totals[g])], texts[g][place_of_best(-totals[g])]) for g in groups]
+        return [(g.start + place_of_best(totals[g]), g.start + place_of_best(-totals[g])) for g in groups]
 
-    def losses(self, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        """Yield the parts of the loss; both texts of a pair are in the same pass."""
+    def losses(self, pairs: Sequence[Pair], reference: Sequence[Floats]) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """Yield the parts of the loss; both texts of a pair are in the same pass.
+
+        Args:
+            pairs: Better and worse texts.
+            reference: log π_ref of every token, per text (tokens of it,), a pair's better text before its worse one.
+        """
         texts = [text for pair in pairs for text in pair]
-        reference = self._start_log_probs(texts)
         per_pass = 2 * max(1, self.batch_size // (2 * self.env.mdp.max_new_tokens))
         for first in range(0, len(texts), per_pass):
             part = list(range(first, min(first + per_pass, len(texts))))
@@ -143,14 +161,22 @@ class DPOAgent(GivenDataAgent):
                 },
             )
 
-    def _start_log_probs(self, texts: Sequence[GeneratedText]) -> list[NDArray[np.float64]]:
-        """Return log π_ref of every token, per text (tokens of it,); the steps of an iteration ask for the same texts."""
-        known = {id(text): log_probs for text, log_probs in zip(*self._known, strict=True)}
-        if all(id(text) in known for text in texts):
-            return [known[id(text)] for text in texts]
-        found: list[NDArray[np.float64]] = []
+    def start_log_probs(self, texts: Sequence[GeneratedText]) -> list[Floats]:
+        """Return log π_ref of every token, per text (tokens of it,)."""
+        found: list[Floats] = []
         for batch in micro_batches(texts, self.batch_size, self.device):
             log_prob = self.start.evaluate_actions(batch.packed, batch.packed.actions)[1].double().cpu().numpy()
             found += split_by_text(log_prob, [texts[i] for i in batch.indices])
-        self._known = (list(texts), found)
         return found
+
+    # --- exact resume --------------------------------------------------------------------------------------------------------------
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the replay."""
+        return {**super().arrays(), **(self.replay.arrays() if self.replay is not None else {})}
+
+    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` and `arrays` returned."""
+        super().load_state(state, arrays)
+        if self.replay is not None:
+            self.replay.load_arrays(arrays)

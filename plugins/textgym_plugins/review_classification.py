@@ -1,4 +1,4 @@
-"""The task "ReviewClassification-v0" with its reward "right-label": say whether a review sentence is good or bad."""
+"""The task "ReviewClassification-v0" with its reward "right-label": say whether people find a review sentence poor or excellent."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -8,8 +8,8 @@ import textgym
 from textgym_plugins.human_ratings import human_ratings
 from textgym_plugins.reference_texts import reference_continuations
 
-LABELS = ("bad", "good")
-QUESTION = " Is it good or bad? It is"
+LABELS = ("poor", "excellent")  # Turney's two reference words
+QUESTION = " Is it poor or excellent? It is really"  # after "really" the bundled model leans to neither: a gap of −0.2 nats, 1.5 without it
 LONGEST = 60  # words of a sentence that are kept: 17 of the 13,448 have more
 
 
@@ -48,20 +48,20 @@ def _questions(least: float) -> dict[str, list[textgym.Prompt]]:
 
 
 def review_classification(least_rating: float = 0.5) -> textgym.Task:
-    """Say in one word whether people find a review sentence good or bad.
+    """Say in one word whether people find a review sentence poor or excellent.
 
     ## Description
     The prompt is a sentence of a movie or product review and a question; the answer is one of two tokens. A task with a known right answer,
     one decision long: the ground on which value-based agents, policy gradients and supervised learning can be compared.
 
     ## Action Space
-    `Discrete(V)` of the language model in use ("reviews" by default), of which only " good" and " bad" may be chosen; EOS may not.
+    `Discrete(V)` of the language model in use ("reviews" by default), of which only " poor" and " excellent" may be chosen; EOS may not.
 
     ## Observation Space
     `input_ids` and `attention_mask`, int64 (L,), right-padded.
 
     ## Starting State
-    A sentence of the split in use, cut after 60 words, with " Is it good or bad? It is". Sentences whose mean rating is less than
+    A sentence of the split in use, cut after 60 words, with " Is it poor or excellent? It is really". Sentences whose mean rating is less than
     `least_rating` from 0 are left out. By default 9,772 train, 1,220 validate and 1,272 test, about half of them good (train 52.2 %,
     validation 49.5 %, test 49.1 %); the splits are those of the ratings, and no sentence stands in two.
 
@@ -78,7 +78,7 @@ def review_classification(least_rating: float = 0.5) -> textgym.Task:
     `least_rating`: least distance of the mean rating (−4 to 4) from 0 (0.5).
 
     ## References
-    Hutto and Gilbert, "VADER", ICWSM 2014 (the rated sentences).
+    Hutto and Gilbert, "VADER", ICWSM 2014 (the rated sentences). Turney, "Thumbs up or thumbs down?", ACL 2002, cs/0212032 (the two words).
 
     ## Version History
     v0: initial version.

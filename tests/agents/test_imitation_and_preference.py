@@ -53,13 +53,15 @@ def test_behaviour_cloning_loss_by_hand():
 @pytest.mark.parametrize("batch_size", [1, 1000])
 def test_dpo_loss_by_hand(batch_size):
     agent = made("dpo", "ReviewContinuation", max_new_tokens=5, n_envs=8, beta=0.3, batch_size=batch_size)
-    pairs = agent.pairs(agent.write_groups(4))
+    texts = agent.write_groups(4)
+    pairs = [(texts[c], texts[r]) for c, r in agent.pairs(texts)]
     assert pairs
+    reference = agent.start_log_probs([t for pair in pairs for t in pair])
     with torch.no_grad():
         for weights in agent.policy.lm.parameters():
             weights.add_(0.01 * torch.randn_like(weights))
     agent.policy.clear_cache()
-    ours = gradient(agent.losses(pairs), agent.policy)
+    ours = gradient(agent.losses(pairs, reference), agent.policy)
     margins = []
     for chosen, rejected in pairs:
         gains = [log_probs(agent.policy, t).sum() - log_probs(agent.start, t).sum().detach() for t in (chosen, rejected)]
@@ -69,8 +71,10 @@ def test_dpo_loss_by_hand(batch_size):
 
 def test_dpo_at_the_start_has_the_loss_log_2():
     agent = made("dpo", n_envs=16)
-    pairs = agent.pairs(agent.write_groups(4))
-    assert sum(loss.item() for loss, _ in agent.losses(pairs)) == pytest.approx(log(2), abs=1e-6)
+    texts = agent.write_groups(4)
+    pairs = [(texts[c], texts[r]) for c, r in agent.pairs(texts)]
+    reference = agent.start_log_probs([t for pair in pairs for t in pair])
+    assert sum(loss.item() for loss, _ in agent.losses(pairs, reference)) == pytest.approx(log(2), abs=1e-6)
 
 
 def test_dpo_is_judged_against_the_start_it_holds(tmp_path):
@@ -91,7 +95,7 @@ def test_pairs_and_experts_are_best_and_worst_and_skip_groups_without_difference
     texts = agent.write_groups(4)
     totals = np.array([t.rewards.sum() for t in texts]).reshape(-1, 4)
     mixed = int((totals.max(1) > totals.min(1)).sum())
-    pairs = agent.pairs(texts)
+    pairs = [(texts[c], texts[r]) for c, r in agent.pairs(texts)]
     assert len(pairs) == mixed
     assert all(c.rewards.sum() == 1 and r.rewards.sum() == 0 for c, r in pairs)
     experts = expert.experts(texts, totals.ravel())
@@ -99,6 +103,28 @@ def test_pairs_and_experts_are_best_and_worst_and_skip_groups_without_difference
     assert all(t.rewards.sum() == 1 for t in experts)
     group = texts[4 * int((totals.max(1) > totals.min(1)).argmax()) :][:4]
     assert expert.experts(group, np.array([np.nan, 1.0, 0.0, np.nan])) == [group[1]]
+
+
+def test_replayed_pairs_stay_pairs_of_one_prompt_and_keep_their_reference():
+    agent = made("dpo", n_envs=16, updates=1, replay_size=200, learning_rate=1e-2)
+    for _ in range(6):  # more than it holds
+        agent.iterate()
+    assert 0 < len(agent.replay) < 100
+    texts = agent.replay.sample(40, np.random.default_rng(0))
+    for chosen, rejected in zip(texts[::2], texts[1::2], strict=True):
+        assert (chosen.prompt_ids == rejected.prompt_ids).all()
+        assert chosen.action_ids.tolist() != rejected.action_ids.tolist()
+    np.testing.assert_allclose(np.concatenate([t.rewards for t in texts]), np.concatenate(agent.start_log_probs(texts)), rtol=0, atol=1e-5)
+
+
+def test_replayed_experts_teach_even_where_no_group_of_an_iteration_differs():
+    agent = made("expert-iteration", n_envs=16, updates=3, replay_size=500)
+    while not agent.replay:
+        agent.iterate()
+    agent.experts = lambda texts, scores: []
+    before = agent.n_tokens_trained
+    agent.iterate()
+    assert agent.n_tokens_trained == before + 3 * 4  # one text of one token per group and step
 
 
 def test_an_expert_is_better_by_the_reward_and_not_by_the_penalty_alone():

@@ -48,6 +48,25 @@ def test_the_newest_texts_are_whole(sizes):
     ]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=30))
+def test_groups_come_and_go_together(sizes):
+    replay = TokenReplay(30, group_size=2)
+    for number, (n_prompt, first, second) in enumerate(sizes):
+        replay.add([text(2 * number, n_prompt, first), text(2 * number + 1, n_prompt, second)])
+        held = [int(replay.text(i).action_ids[0]) for i in range(len(replay))]
+        assert held == list(range(2 * number + 2 - len(held), 2 * number + 2))
+        assert len(held) % 2 == 0
+        drawn = [int(t.action_ids[0]) for t in replay.sample(3, np.random.default_rng(number))]
+        assert [b - a for a, b in zip(drawn[::2], drawn[1::2], strict=True)] == [1, 1, 1]
+        assert all(a % 2 == 0 for a in drawn[::2])
+    lost = text(7, 1, 1)
+    lost.rewards[:] = np.inf
+    n = len(replay)
+    replay.add([text(6, 1, 1), lost])
+    assert len(replay) == n
+
+
 def test_texts_given_up_are_left_out_and_bad_input_is_one_line():
     replay = TokenReplay(10)
     lost = text(1, 1, 2)

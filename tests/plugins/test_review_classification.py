@@ -13,11 +13,11 @@ TASK = make_task("ReviewClassification")
 
 def test_only_labels_may_be_chosen_and_one_ends_the_episode():
     env = TextEnv(TASK)
-    ids = env.mdp.vocabulary.token_ids([" bad", " good"])
+    ids = env.mdp.vocabulary.token_ids([" poor", " excellent"])
     assert set(np.flatnonzero(env.action_masks())) == set(ids)
     env.reset(options={"prompt_index": 0})
     right = TASK.split("train")[0].references[0]
-    for token, label in zip(ids, (" bad", " good"), strict=True):
+    for token, label in zip(ids, (" poor", " excellent"), strict=True):
         env.reset(options={"prompt_index": 0})
         _, reward, terminated, _, info = env.step(token)
         assert (reward, terminated) == (1.0 if label == right else -1.0, True)
@@ -30,21 +30,21 @@ def test_prompts_are_sentences_with_the_sign_of_their_rating():
     assert not texts["train"] & (texts["validation"] | texts["test"])
     for split, prompts in TASK.prompts.items():
         assert len(texts[split]) == len(prompts)
-        assert 0.48 < np.mean([p.references == (" good",) for p in prompts]) < 0.53
+        assert 0.48 < np.mean([p.references == (" excellent",) for p in prompts]) < 0.53
         for p in prompts:
             assert p.metadata["source"] in ("movie", "product")
             assert abs(p.metadata["rating"]) >= 0.5
-            assert p.references == ((" good",) if p.metadata["rating"] > 0 else (" bad",))
+            assert p.references == ((" excellent",) if p.metadata["rating"] > 0 else (" poor",))
     with pytest.raises(textgym.InvalidArgumentError, match="least_rating must be above 0"):
         make_task("ReviewClassification", least_rating=0)
 
 
 def test_an_agent_generates_labels():
     agent = textgym.make_agent("base", "ReviewClassification", n_envs=2, device="cpu")
-    prompts = ["Wonderful. Is it good or bad? It is", "Awful. Is it good or bad? It is"]
+    prompts = ["Wonderful. Is it poor or excellent? It is really", "Awful. Is it poor or excellent? It is really"]
     for seed in range(5):
         for prompt, text in zip(prompts, agent.generate(prompts, seed=seed), strict=True):
-            assert text in (f"{prompt} good", f"{prompt} bad")
+            assert text in (f"{prompt} excellent", f"{prompt} poor")
 
 
 def test_the_supervised_control_is_much_better_than_chance_and_reloads(tmp_path):
@@ -72,4 +72,4 @@ def test_it_is_learnt(name, tokens, settings):
     found = evaluate(agent, "validation", 400, 0).classification
     assert found["majority"] < 0.53
     assert found["accuracy"] > 0.57
-    assert min(found["recall_good"], found["recall_bad"]) > 0.3  # not one label for all
+    assert min(found["recall_excellent"], found["recall_poor"]) > 0.3  # not one label for all

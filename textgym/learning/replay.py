@@ -18,12 +18,13 @@ class TokenReplay:
 
     Args:
         capacity: Tokens kept, prompts included; the oldest texts make room for new ones.
+        group_size: Texts that are added, drawn and dropped together, such as the two of a pair.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, group_size: int = 1) -> None:
         if capacity < 1:
             raise InvalidArgumentError(f"the capacity of a replay must be at least 1 token, got {capacity}")
-        self.capacity = capacity
+        self.capacity, self.group_size = capacity, group_size
         self._ids = np.zeros(capacity, np.int64)
         self._rewards = np.zeros(capacity, np.float64)
         self._log_probs = np.zeros(capacity, np.float32)
@@ -44,21 +45,30 @@ class TokenReplay:
         return self._ids.nbytes + self._rewards.nbytes + self._log_probs.nbytes
 
     def add(self, texts: Sequence[GeneratedText], rewards: Sequence[NDArray[np.float64]] | None = None) -> None:
-        """Keep texts, with other rewards than their own if given; those with a reward that is not finite (given up) are left out."""
-        for text, numbers in zip(texts, [t.rewards for t in texts] if rewards is None else rewards, strict=True):
-            if np.isfinite(numbers).all():
-                self._add(text, numbers)
+        """Keep texts, with other numbers than their rewards if given; groups with a number that is not finite (given up) are left out."""
+        numbers = [t.rewards for t in texts] if rewards is None else rewards
+        for first in range(0, len(texts), self.group_size):
+            group = slice(first, first + self.group_size)
+            if all(np.isfinite(n).all() for n in numbers[group]):
+                self._make_room(sum(len(t.prompt_ids) + len(t.action_ids) for t in texts[group]))
+                for text, kept in zip(texts[group], numbers[group], strict=True):
+                    self._add(text, kept)
 
-    def _add(self, text: GeneratedText, rewards: NDArray[np.float64]) -> None:
-        n_prompt, needed = len(text.prompt_ids), len(text.prompt_ids) + len(text.action_ids)
+    def _make_room(self, needed: int) -> None:
+        """Drop the oldest groups, so that so many tokens fit behind the head in one piece."""
         if needed > self.capacity:
             raise InvalidArgumentError(f"a text of {needed} tokens does not fit into a replay of {self.capacity}: raise its capacity")
-        if self._head + needed > self.capacity:  # a text lies in one piece: begin at the front again
+        if self._head + needed > self.capacity:  # begin at the front again
             while self._places and self._places[0][0] >= self._head:
                 self._places.popleft()
             self._head = 0
         while self._places and self._head <= self._places[0][0] < self._head + needed:
             self._places.popleft()
+        while len(self._places) % self.group_size:
+            self._places.popleft()
+
+    def _add(self, text: GeneratedText, rewards: NDArray[np.float64]) -> None:
+        n_prompt, needed = len(text.prompt_ids), len(text.prompt_ids) + len(text.action_ids)
         chosen, stop = self._head + n_prompt, self._head + needed
         self._ids[self._head : chosen], self._ids[chosen:stop] = text.prompt_ids, text.action_ids
         self._rewards[chosen:stop], self._log_probs[chosen:stop] = rewards, text.log_probs
@@ -71,11 +81,12 @@ class TokenReplay:
         chosen, stop = start + n_prompt, start + n
         return GeneratedText(self._ids[start:chosen], self._ids[chosen:stop], self._log_probs[chosen:stop], self._rewards[chosen:stop], {})
 
-    def sample(self, n_texts: int, rng: np.random.Generator) -> list[GeneratedText]:
-        """Draw whole texts, with replacement: one transformer pass over each gives the values at all of its prefixes."""
+    def sample(self, n_groups: int, rng: np.random.Generator) -> list[GeneratedText]:
+        """Draw whole texts, group by group, with replacement: one transformer pass over each gives the values at all of its prefixes."""
         if not self._places:
             raise InvalidArgumentError("nothing can be drawn from an empty replay")
-        return [self.text(int(i)) for i in rng.integers(len(self._places), size=n_texts)]
+        size = self.group_size
+        return [self.text(int(i) * size + k) for i in rng.integers(len(self._places) // size, size=n_groups) for k in range(size)]
 
     # --- exact resume --------------------------------------------------------------------------------------------------------------
 
