@@ -26,8 +26,8 @@ WITHOUT = {
     "TokenChain": ("gail", "supervised"),  # no references, no labels
     "ReviewContinuation": ("dagger", "supervised", "oracle"),  # no expert to ask, no labels, no right answer
 }
-BUDGETS = {"CopyToken": 12_000, "ReviewClassification": 1_280, "TokenChain": 12_000, "ReviewContinuation": 6_000}  # tokens of each run
-PROMPTS = {"ReviewClassification": (60, 300), "TokenChain": (180, 180)}  # for validation, for the test; TokenChain's are all of its 180
+BUDGETS = {"CopyToken": 12_000, "ReviewClassification": 5_120, "TokenChain": 12_000, "ReviewContinuation": 6_000}  # tokens of each run
+PROMPTS = {"ReviewClassification": (120, 600), "TokenChain": (180, 180)}  # for validation, for the test; TokenChain's are all of its 180
 UNTRAINED = ("best-of-n", "supervised", "oracle")
 SMALL = {"learning_rate": 3e-3}  # for the networks of two small tasks, which start from nothing
 SETTINGS = {"CopyToken": SMALL, "TokenChain": SMALL}
@@ -36,6 +36,7 @@ OPTIONS = {LABELS: {"least_rating": 2.0}}  # what people agree on: few texts tea
 # The gap between the two labels' logits is common to all sentences at first, and drifts with every large step: small ones, and what pulls it back
 STEADY = {"learning_rate": 3e-4, "kl_coef": 0.3}
 SLOW = {"learning_rate": 1e-3}  # one reward of a group's decides the step: larger ones end in one text for every prompt
+WIDE = {"learning_rate": 3e-4, "kl_coef": 0.1, "n_envs": 64}
 OWN = {
     ("CopyToken", "sac"): {"alpha_lr": 0.002},
     ("CopyToken", "ilql"): {"beta": 8.0},
@@ -54,16 +55,18 @@ OWN = {
     (LABELS, "a2c"): {**STEADY, "n_steps": 1},
     (LABELS, "trpo"): {"kl_coef": 0.3, "n_steps": 4, "batch_size": 128, "cg_max_steps": 4},
     (LABELS, "reinforce"): {**STEADY, "baseline": "moving-average"},
-    (LABELS, "grpo"): {**STEADY, "group_size": 2, "n_epochs": 1, "n_minibatches": 1},
-    (LABELS, "rloo"): {**STEADY, "group_size": 2, "n_epochs": 1, "n_minibatches": 1},
+    # answers of one prompt tell something only where they differ: many prompts per step, and each used twice
+    (LABELS, "grpo"): {**WIDE, "group_size": 4, "n_epochs": 2, "n_minibatches": 1},
+    (LABELS, "rloo"): {"learning_rate": 5e-4, "kl_coef": 0.5, "n_envs": 64, "group_size": 2, "n_epochs": 2, "n_minibatches": 1},
     # Q of a wrong and of a right label are far apart: in nats that is a small way with a large α; and V must not be what moves most
     (LABELS, "dqn"): {"learning_rate": 1e-3, "updates": 2, "beta": 0.3, "kl_coef": 0.3, "value_lr_scale": 1.0},
     (LABELS, "soft-q"): {"learning_rate": 1e-3, "updates": 2, "alpha": 0.3, "value_lr_scale": 1.0},
     (LABELS, "sac"): {"learning_rate": 5e-4, "updates": 2, "alpha": 0.3, "alpha_lr": 0.0, "value_gradient": 1.0, "value_lr_scale": 1.0},
     (LABELS, "bc"): {"share": 1.0},
-    (LABELS, "gail"): {**STEADY, "n_epochs": 1},
-    (LABELS, "expert-iteration"): {**STEADY},
-    (LABELS, "dpo"): {"learning_rate": 3e-4, "beta": 0.3},
+    # what the language model's states tell of a sentence at first, D could not learn from: its trunk learns, too
+    (LABELS, "gail"): {**WIDE, "share": 1.0, "n_epochs": 2, "discriminator": {"trunk": "trained", "learning_rate": 5e-4}},
+    (LABELS, "expert-iteration"): {"learning_rate": 5e-4, "n_envs": 64, "replay_size": 200_000},
+    (LABELS, "dpo"): {"learning_rate": 5e-4, "beta": 1.0, "n_envs": 64, "replay_size": 200_000},
 }
 
 

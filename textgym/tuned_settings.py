@@ -13,15 +13,16 @@ from textgym.plugin_manager import installed_plugins
 
 @dataclass(frozen=True)
 class TunedSettings:
-    """Settings that did not do worse than the defaults, and the evidence.
+    """What a search for settings came to, and the evidence.
 
     Attributes:
         task: Full name of the task, "ReviewContinuation-v0".
         agent: Registered name of the agent.
-        settings: What to pass to `make_agent`.
+        settings: What to pass to `make_agent`: better than the defaults with fresh seeds; none where the defaults stand.
         objective: What was maximised, in words.
-        found: The search: command, trials, tokens, seeds, prompts, search space.
-        confirmed: Defaults and these settings with fresh seeds: reward, gold score and KL per seed, and the gain with its interval.
+        found: The search: command, trials, tokens, seeds, prompts, search space, and the settings of the best trial.
+        confirmed: Defaults and those of the best trial with fresh seeds: reward, gold score and KL per seed, and the gain with its interval;
+            empty where the defaults were the best trial.
         given: Settings that were fixed in the search (reward, model, ...); the result holds for these.
         versions: Package → version.
     """

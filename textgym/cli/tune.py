@@ -46,8 +46,8 @@ def tune_command(task: str, agent: str, out: str, threads: int, task_extra: tupl
     click.echo(table(outcome))
     click.echo(f"{len(outcome.trials)} trials, {outcome.tokens:,} tokens")
     click.echo(verdict(outcome))
-    if outcome.better:
-        click.echo(f"settings: {Path(out) / 'tuned.json'}")
+    if outcome.config.confirm_seeds:
+        click.echo(f"found:    {Path(out) / 'tuned.json'}")
     click.echo(f"report:   {report.resolve()}")
 
 
@@ -68,8 +68,7 @@ def verdict(outcome: Any) -> str:
     if found is None:
         return "the defaults were best" if outcome.config.confirm_seeds else "not compared with the defaults: no fresh seeds were asked for"
     gain = found["gain"]
-    words = "better than the defaults" if gain["low"] > 0 else "not distinguishable from the defaults"
-    words = words if outcome.better else "no better than the defaults, so nothing is stored"
+    words = "better than the defaults" if outcome.better else "not told from the defaults, which stay"
     rewards = {name: ", ".join(f"{r:.2f}" for r in found[name]["reward"]) for name in ("defaults", "tuned")}
     return (
         f"with {len(found['seeds'])} fresh seeds {words}: reward {rewards['defaults']} -> {rewards['tuned']}, "

@@ -147,8 +147,8 @@ class Tuned:
 
     @property
     def better(self) -> bool:
-        """Whether the best settings did not do worse than the defaults with fresh seeds."""
-        return self.confirmed is not None and self.confirmed["gain"]["value"] >= 0
+        """Whether the best settings can be told from the defaults, and are better, with fresh seeds."""
+        return self.confirmed is not None and self.confirmed["gain"]["low"] > 0
 
     @property
     def tokens(self) -> int:
@@ -184,7 +184,8 @@ def tune(config: TuneConfig, out: str | os.PathLike[str], progress: Progress = l
 
     Args:
         config: What to search.
-        out: Directory for the trials' storage and runs, and for tuned.json if the best settings did not do worse than the defaults.
+        out: Directory for the trials' storage and runs, and for tuned.json: the best settings if they are told to be better than the defaults
+            with fresh seeds, and else none, for then the defaults stand.
         progress: Called with (tokens spent, tokens of all trials, a word about the state).
 
     References:
@@ -217,7 +218,7 @@ def tune(config: TuneConfig, out: str | os.PathLike[str], progress: Progress = l
         best = max(complete, key=lambda r: r.reward or 0.0)
         confirmed = _confirm(config, _defaults(config, space), best, path, progress) if config.confirm_seeds else None
         outcome = Tuned(config, space, records, best, confirmed)
-        if outcome.better:
+        if config.confirm_seeds:
             tuned_settings_of(outcome).write(path / TUNED_FILE)
         else:
             (path / TUNED_FILE).unlink(missing_ok=True)
@@ -413,6 +414,7 @@ def tuned_settings_of(outcome: Tuned) -> TunedSettings:
             next((t.reward for t in trials if t.settings == trials[0].settings and t.reward is not None), None)
         ),
         "reward_of_the_best": _rounded(outcome.best.reward),
+        "best": outcome.best.settings,
     }
     objective = (
         f"mean reward of the texts on validation prompts after {config.tokens:,} tokens, KL at most {config.max_kl:g} nats per token"
@@ -420,7 +422,7 @@ def tuned_settings_of(outcome: Tuned) -> TunedSettings:
     return TunedSettings(
         find_task_name(config.task),
         config.agent,
-        outcome.best.settings,
+        outcome.best.settings if outcome.better else {},
         objective,
         found,
         outcome.confirmed or {},
