@@ -53,7 +53,7 @@ OWN = {
     (LABELS, "ppo"): {**STEADY, "n_steps": 2, "batch_size": 32, "n_epochs": 1},
     (LABELS, "nlpo"): {**STEADY, "n_steps": 2, "batch_size": 32, "n_epochs": 1},
     (LABELS, "a2c"): {**STEADY, "n_steps": 1},
-    (LABELS, "trpo"): {"kl_coef": 0.3, "n_steps": 4, "batch_size": 128, "cg_max_steps": 4},
+    (LABELS, "trpo"): {"kl_coef": 0.1, "n_steps": 8, "batch_size": 256, "cg_max_steps": 4, "n_critic_updates": 1, "target_kl": 0.05},
     (LABELS, "reinforce"): {**STEADY, "baseline": "moving-average"},
     # answers of one prompt tell something only where they differ: many prompts per step, and each used twice
     (LABELS, "grpo"): {**WIDE, "group_size": 4, "n_epochs": 2, "n_minibatches": 1},
