@@ -40,7 +40,7 @@ def write_overoptimization(found: Overoptimization, path: Path) -> None:
     parts = [
         "<h1>Over-optimisation</h1>",
         f"<p>Proxies fitted on {html.escape(' or '.join(map(str, config.sizes)))} texts, {config.seeds} seeds, ensembles of {config.members} "
-        f"bootstraps; a gold model ({html.escape(config.gold_scorer)}, {config.gold_rounds} rounds of attack, validation Pearson "
+        f"bootstraps; a gold model ({html.escape(config.gold_scorer)}, the best of up to {config.gold_rounds} rounds of attack, validation Pearson "
         f"{found.gold_pearson:.3f}) fitted on other texts and other raters says what the texts are worth.</p>",
     ]
     for title, curves in (("Best of n", found.best_of_n), (f"RL ({config.agent}, no KL penalty)", found.rl)):
