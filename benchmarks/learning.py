@@ -27,7 +27,10 @@ WITHOUT = {
     "ReviewContinuation": ("dagger", "supervised", "oracle"),  # no expert to ask, no labels, no right answer
 }
 BUDGETS = {"CopyToken": 12_000, "ReviewClassification": 5_120, "TokenChain": 12_000, "ReviewContinuation": 6_000}  # tokens of each run
-PROMPTS = {"ReviewClassification": (120, 600), "TokenChain": (180, 180)}  # for validation, for the test; TokenChain's are all of its 180
+PROMPTS = {
+    "ReviewClassification": (120, 510),
+    "TokenChain": (180, 180),
+}  # for validation, for the test; all that there are of the 180 and the 510
 UNTRAINED = ("best-of-n", "supervised", "oracle")
 SMALL = {"learning_rate": 3e-3}  # for the networks of two small tasks, which start from nothing
 SETTINGS = {"CopyToken": SMALL, "TokenChain": SMALL}

@@ -327,14 +327,14 @@ def make_agent(name: str, task: str | Task, task_options: Mapping[str, Any] | No
 
 
 def tuned_settings(name: str, task: str | Task) -> dict[str, Any]:
-    """Return the settings that were tuned for an agent on a task; raises if no plugin ships any."""
+    """Return the settings that were tuned for an agent on a task, none where its defaults stand; raises if no plugin ships a search."""
     task_name = find_task_name(task) if isinstance(task, str) else task.name
     found = find_tuned_settings(name, task_name)
     if found is None:
         owners = (n.partition("@") for n in installed_plugins().registrations("tuned_setting"))
         known = [agent for agent, _, place in owners if place == task_name]
         raise InvalidArgumentError(
-            f"nothing was tuned for agent {name!r} on task {task_name!r} (there are settings for: {', '.join(known) or 'none'}): "
+            f"nothing was tuned for agent {name!r} on task {task_name!r} (there are searches for: {', '.join(known) or 'none'}): "
             f"leave tuned out, or find some with: textgym tune {task_name} --agent {name} --out DIR"
         )
     return dict(found.settings)

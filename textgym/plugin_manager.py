@@ -109,8 +109,8 @@ class PluginManager:
     A broken plugin never raises here: it is skipped, a line in `problems` says which and why, and a `PluginWarning` is issued.
     """
 
-    plugins: dict[str, Provenance] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    _plugins: dict[str, Provenance] = field(default_factory=dict)
+    _problems: list[str] = field(default_factory=list)
     _names: dict[str, dict[str, Registration]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     _families: dict[str, dict[str, tuple[Family, Provenance]]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     _deferred: dict[str, tuple[EntryPoint, Distribution]] = field(default_factory=dict)
@@ -142,8 +142,7 @@ class PluginManager:
                 return
             plugin = entry_point.load()
         except (Exception, SystemExit) as error:
-            # its package is half-way there, or another module of it
-            if isinstance(error, ImportError) and any(map(_is_being_imported, (entry_point.module.partition(".")[0], error.name or ""))):
+            if isinstance(error, ImportError) and _is_half_way(entry_point.module.partition(".")[0], error.name or ""):
                 self._deferred[key] = (entry_point, distribution)
                 return
             self._report(provenance, f"failed to import {entry_point.value!r}: {one_line(error)}")
@@ -166,14 +165,14 @@ class PluginManager:
         except Exception as error:  # pluggy raises ValueError and its own validation error; both only concern this plugin
             self._report(provenance, one_line(error))
             return
-        self.plugins[f"{provenance.distribution}:{provenance.plugin}"] = provenance
+        self._plugins[f"{provenance.distribution}:{provenance.plugin}"] = provenance
         for kind in KINDS:
             self._call(plugin, f"register_{kind}s", provenance, register=self._registrar(kind, provenance))
 
     def call_register_commands(self, cli: Any) -> None:
         """Let every plugin add its commands to the command line's click group."""
         for plugin in list(self._pluggy.get_plugins()):
-            provenance = self.plugins[str(self._pluggy.get_name(plugin))]
+            provenance = self._plugins[str(self._pluggy.get_name(plugin))]
             self._call(plugin, "register_commands", provenance, cli=cli)
 
     def _refusal(self, plugin: object) -> str | None:
@@ -218,10 +217,22 @@ class PluginManager:
 
     def _report(self, provenance: Provenance, reason: str) -> None:
         line = f"plugin {provenance}: {reason}"
-        self.problems.append(line)
+        self._problems.append(line)
         warnings.warn(line, PluginWarning, stacklevel=2)
 
     # --- looking names up ------------------------------------------------------------------------------------------------------
+
+    @property
+    def plugins(self) -> dict[str, Provenance]:
+        """Every plugin that was registered, by distribution and name."""
+        self._load_deferred()
+        return self._plugins
+
+    @property
+    def problems(self) -> list[str]:
+        """What was skipped and why, a line each."""
+        self._load_deferred()
+        return self._problems
 
     def registrations(self, kind: str) -> Mapping[str, Registration]:
         """Return everything registered of a kind ("reward", "task", ...), by name; without the members of families."""
@@ -313,6 +324,11 @@ def _module_documentation(module: str) -> str | None:
         return ast.get_docstring(ast.parse(source)) if source else None
     except (ImportError, SyntaxError, ValueError):
         return None
+
+
+def _is_half_way(package: str, missed: str) -> bool:
+    """Say whether a package is being imported, or that module of it whose name could not be imported from."""
+    return _is_being_imported(package) or (missed.partition(".")[0] == package and _is_being_imported(missed))
 
 
 def _is_being_imported(module: str) -> bool:

@@ -59,7 +59,7 @@ class TunedSettingsFile:
 
     def __post_init__(self) -> None:
         # what `textgym list` shows of a factory
-        object.__setattr__(self, "__doc__", f"Settings of {self.path.stem} tuned on {self.path.parent.name}.")
+        object.__setattr__(self, "__doc__", f"What a search for settings of {self.path.stem} on {self.path.parent.name} came to.")
 
     def __call__(self) -> TunedSettings:
         """Read the file."""

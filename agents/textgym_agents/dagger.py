@@ -43,7 +43,7 @@ class DAggerAgent(TextAgent):
         super().__init__(task, **settings)
         self.mix, self.updates = mix, updates
         self.expert = ExpertTokens(self.env.mdp)
-        self.visited = TokenReplay(replay_size)  # its number per token is the expert's label
+        self.visited = TokenReplay(replay_size, longest=self.env.mdp.max_length)  # its number per token is the expert's label
         self.n_iterations = 0
 
     def iterate(self) -> int:

@@ -73,12 +73,21 @@ class DPOAgent(GivenDataAgent):
         if writer not in ("policy", "start"):
             raise InvalidArgumentError(f"writer must be 'policy' or 'start', got {writer!r}")
         super().__init__(task, **settings)
-        self.beta, self.writer, self.group_size, self.updates = beta, writer, self.check_group_size(group_size), updates
-        self.replay = TokenReplay(replay_size, group_size=2) if replay_size else None  # its number per token is log π_ref
+        self.beta, self.writer, self.updates = beta, writer, updates
+        given = bool(os.fspath(data))
+        if given and replay_size:
+            raise InvalidArgumentError(
+                f"replay_size keeps pairs that were written, and with data={os.fspath(data)!r} none are: leave it out"
+            )
+        if given and self.env.num_envs < 2:
+            raise InvalidArgumentError(f"n_envs must be at least 2 texts, a pair, got {self.env.num_envs}")
+        self.group_size = group_size if given else self.check_group_size(group_size)
+        # its number per token is log π_ref
+        self.replay = TokenReplay(replay_size, group_size=2, longest=self.env.mdp.max_length) if replay_size else None
         self.start = self.make_policy().requires_grad_(False)  # π_ref also where the model has no weights to be named by
         self.start.load_state_dict(self.policy.state_dict())
         self.training_modules["start"] = self.start
-        self.given: list[Pair] = given_pairs(self.env.mdp, data) if os.fspath(data) else []
+        self.given: list[Pair] = given_pairs(self.env.mdp, data) if given else []
         self.rounds = Rounds(len(self.given))
 
     @cached_property
@@ -103,15 +112,19 @@ class DPOAgent(GivenDataAgent):
         else:
             prompts = self.rng.integers(mdp.n_prompts, size=mdp.n_rows // self.group_size)
             texts = generate(self.start, mdp, np.repeat(prompts, self.group_size).tolist(), self.rng)
-        reference = self.start_log_probs(texts)
-        _, kl = self.penalised_rewards(texts, reference if self.reference_model == self.model else None)
         places = self.pairs(texts)
+        paired = [i for pair in places for i in pair]
+        if self.reference_model == self.model:  # the KL of the log needs π_ref of every text
+            everyones = self.start_log_probs(texts)
+            reference = [everyones[i] for i in paired]
+            _, kl = self.penalised_rewards(texts, everyones)
+        else:
+            reference = self.start_log_probs([texts[i] for i in paired])
+            _, kl = self.penalised_rewards(texts)
         self.log_texts(texts, kl, pairs=float(len(places)))
-        pairs = [(texts[better], texts[worse]) for better, worse in places]
-        theirs = [reference[i] for pair in places for i in pair]
         if self.replay is not None:
-            self.replay.add([text for pair in pairs for text in pair], theirs)
-        self._learn(pairs, theirs)
+            self.replay.add([texts[i] for i in paired], reference)
+        self._learn([(texts[better], texts[worse]) for better, worse in places], reference)
         return sum(len(t.action_ids) for t in texts)
 
     def _learn(self, pairs: Sequence[Pair], reference: Sequence[Floats]) -> int:

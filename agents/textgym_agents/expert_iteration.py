@@ -40,7 +40,7 @@ class ExpertIterationAgent(TextAgent):
     def __init__(self, task: str | Task, group_size: int = 4, updates: int = 2, replay_size: int = 0, **settings: Any) -> None:
         super().__init__(task, **settings)
         self.group_size, self.updates = self.check_group_size(group_size), updates
-        self.replay = TokenReplay(replay_size) if replay_size else None
+        self.replay = TokenReplay(replay_size, longest=self.env.mdp.max_length) if replay_size else None
 
     def iterate(self) -> int:
         """Write groups of texts, keep each group's best, imitate them."""

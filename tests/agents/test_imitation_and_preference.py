@@ -117,6 +117,16 @@ def test_replayed_pairs_stay_pairs_of_one_prompt_and_keep_their_reference():
     np.testing.assert_allclose(np.concatenate([t.rewards for t in texts]), np.concatenate(agent.start_log_probs(texts)), rtol=0, atol=1e-5)
 
 
+def test_given_pairs_need_no_groups_and_no_replay():
+    agent = made("dpo", "ReviewContinuation", data="offline", n_envs=2, max_new_tokens=6)
+    agent.learn(10)
+    assert agent.n_tokens_trained > 0
+    with pytest.raises(textgym.InvalidArgumentError, match="replay_size keeps pairs that were written"):
+        made("dpo", data="offline", replay_size=1000)
+    with pytest.raises(textgym.InvalidArgumentError, match="n_envs must be at least 2 texts, a pair, got 1"):
+        made("dpo", data="offline", n_envs=1)
+
+
 def test_replayed_experts_teach_even_where_no_group_of_an_iteration_differs():
     agent = made("expert-iteration", n_envs=16, updates=3, replay_size=500)
     while not agent.replay:

@@ -77,3 +77,8 @@ def test_texts_given_up_are_left_out_and_bad_input_is_one_line():
         replay.sample(1, np.random.default_rng(0))
     with pytest.raises(textgym.InvalidArgumentError, match="a text of 11 tokens does not fit"):
         replay.add([text(1, 1, 10)])
+    for name in ("dpo", "expert-iteration", "soft-q"):
+        with pytest.raises(
+            textgym.InvalidArgumentError, match=r"replay_size must be at least .* tokens, for . of the longest texts, got 7"
+        ):
+            textgym.make_agent(name, "ReviewContinuation", n_envs=4, replay_size=7, device="cpu")

@@ -17,8 +17,8 @@ from textgym.cli.train import train_command
 from textgym.cli.tune import table, tune_command, verdict
 from textgym.errors import InvalidArgumentError, MissingExtraError, RunDirectoryError
 from textgym.experiments import train as train_module
-from textgym.experiments.compare import CompareConfig, with_tuned
-from textgym.experiments.tune import TuneConfig, TunedSettings, search_space_of, tune, tuned_settings_of
+from textgym.experiments.compare import CompareConfig, tuned_settings_of_all, with_tuned
+from textgym.experiments.tune import TrialRecord, TuneConfig, Tuned, TunedSettings, search_space_of, tune, tuned_settings_of
 from textgym.experiments.tune_report import write_report
 from textgym.learning.text_agent import TextAgent
 from textgym.plugin_manager import Provenance, installed_plugins
@@ -236,6 +236,33 @@ def test_command_confirms_with_fresh_seeds_and_writes_what_it_found(tmp_path):
     assert again.output.splitlines()[-10:] == result.output.splitlines()[-10:], "a finished search is only read"
 
 
+def test_a_greedy_writer_is_bounded_above_what_greedy_writing_costs(tmp_path):
+    settings = {"n_envs": 4, "max_new_tokens": 4, "device": "cpu", "learning_rate": 1e-5, "kl_coef": 0.1, "updates": 1}
+    config = TuneConfig("ReviewContinuation", "dqn", 1, 16, settings=settings, points=1, validation_prompts=8, confirm_seeds=0, max_kl=0.1)
+    found = tune(config, tmp_path / "t")
+    assert found.best.kl > 0.5  # −log π_ref of the greedy tokens
+    assert found.best.kl < found.max_kl < found.best.kl + 0.2
+
+
+@pytest.mark.parametrize(
+    ("seeds", "low", "high", "kl", "words"),
+    [
+        ([1000, 1001], 0.1, 0.3, [0.4, 0.7], "better than the defaults: "),
+        ([1000, 1001], 0.1, 0.3, [0.9, 0.7], "better than the defaults, but with a KL above 0.6: these stay: "),
+        ([1000], 0.1, 0.3, [0.1], "not told from the defaults, which stay: "),
+        ([1000, 1001], -0.1, 0.3, [0.1, 0.1], "not told from the defaults, which stay: "),
+        ([1000, 1001], -0.3, -0.1, [0.1, 0.1], "worse than the defaults, which stay: "),
+    ],
+)
+def test_only_settings_told_to_be_better_within_the_bound_replace_the_defaults(seeds, low, high, kl, words):
+    best = TrialRecord(1, {"learning_rate": 0.01}, "complete", 0.5, 0.5, 0.1, 8, "")
+    figures = {"reward": [0.5] * len(seeds), "kl": kl}
+    confirmed = {"seeds": seeds, "defaults": figures, "tuned": figures, "gain": {"value": (low + high) / 2, "low": low, "high": high}}
+    outcome = Tuned(small(), {}, 0.6, [best], best, confirmed)
+    assert words in verdict(outcome)
+    assert tuned_settings_of(outcome).settings == (best.settings if words.startswith("better than the defaults: ") else {})
+
+
 def test_without_optuna_one_line_says_which_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'textgym\[tune\]'"):
@@ -302,7 +329,7 @@ def test_tuned_settings_are_taken_where_none_are_given(shipped, tmp_path):
 
 def test_without_tuned_settings_the_error_says_for_whom_there_are_some(shipped):
     with pytest.raises(
-        InvalidArgumentError, match=r"nothing was tuned for agent 'ppo' .*settings for: reinforce.*textgym tune CopyToken-v0 --agent ppo"
+        InvalidArgumentError, match=r"nothing was tuned for agent 'ppo' .*searches for: reinforce.*textgym tune CopyToken-v0 --agent ppo"
     ):
         textgym.make_agent("ppo", "CopyToken", tuned=True)
 
@@ -330,12 +357,20 @@ def test_train_and_compare_take_tuned_settings_below_given_ones(shipped, tmp_pat
     assert with_tuned({"expert_iteration.updates": 1}, tuned)["expert_iteration.updates"] == 1
 
 
+def test_where_a_search_left_the_defaults_they_are_used_and_it_is_said(shipped, tmp_path):
+    TunedSettings("CopyToken-v0", "reinforce", {}, "reward", {}, {}).write(shipped)
+    assert tuned_settings_of_all("CopyToken", ["reinforce", "ppo"]) == {}
+    arguments = ["CopyToken", "--agent", "reinforce", "--tuned", "--tokens", "32", "--device", "cpu", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(train_command, arguments, catch_exceptions=False)
+    assert "a search found nothing better than the defaults of reinforce: they stay" in result.output
+
+
 def test_listed_with_what_they_are(shipped):
     from textgym.cli.listing import list_command
 
     result = CliRunner().invoke(list_command, ["tuned-settings"])
     assert "reinforce@CopyToken-v0" in result.output
-    assert "Settings of reinforce tuned on CopyToken-v0." in result.output
+    assert "What a search for settings of reinforce on CopyToken-v0 came to." in result.output
 
 
 def test_report_names_what_was_given(whole, tmp_path):

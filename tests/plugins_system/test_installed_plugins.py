@@ -176,6 +176,17 @@ def test_a_plugin_module_that_another_of_the_package_needs_can_be_imported_first
     assert (done.stdout, done.stderr) == ("ReviewClassification-v0 3\n", "")
 
 
+def test_a_plugin_that_imports_a_misspelt_name_from_textgym_is_run_once_and_reported(tmp_path: Path) -> None:
+    plant(tmp_path, "shout-package", {"shout": "shout_plugin"}, {"shout_plugin": "print('body')\nfrom textgym import misspelt\n"})
+    code = "import warnings; warnings.simplefilter('ignore'); import textgym; from textgym.plugin_manager import installed_plugins"
+    done = subprocess.run(
+        [sys.executable, "-c", code + "; print(installed_plugins().problems)"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.count("body") == 1
+    assert "cannot import name 'misspelt'" in done.stdout
+
+
 def test_of_two_versions_of_a_package_only_the_one_that_imports_see_is_loaded(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     plant(first, "shout-package", {"shout": "shout_plugin"}, {"shout_plugin": SHOUT.format(first="")}, "2.0")

@@ -49,8 +49,10 @@ def train_command(
         else:
             settings = settings_from(**options)
             if tuned:
-                settings = {**tuned_settings(agent, str(task)), **settings}
-                click.echo("settings: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
+                found = tuned_settings(agent, str(task))
+                settings = {**found, **settings}
+                shown = ", ".join(f"{name}={value}" for name, value in settings.items())
+                click.echo(f"settings: {shown}" if found else f"a search found nothing better than the defaults of {agent}: they stay")
             config = TrainConfig(str(task), agent, tokens, seed, settings, task_options=settings_from(task_extra), budget=budget)
             result = train(config, str(out), lambda done, total: bar(done, total, ""))
     first, last = result["curve"][0], result["curve"][-1]

@@ -16,7 +16,12 @@ from textgym.cli.progress import progress_bar
 @click.option("--trials", default=20, show_default=True, help="Settings to try; the first trial has the defaults.")
 @click.option("--tokens", default=5_000, show_default=True, help="Tokens of one run.")
 @click.option("--seeds", default=1, show_default=True, help="Runs per trial; their mean counts.")
-@click.option("--max-kl", default=1.0, show_default=True, help="Nats per token that a policy may be away from the model it starts from.")
+@click.option(
+    "--max-kl",
+    default=1.0,
+    show_default=True,
+    help="Nats per token that a policy may be away from the model it starts from, beside what greedy writing costs.",
+)
 @click.option("--points", default=3, show_default=True, help="Evaluations of a run, at each of which it may be pruned.")
 @click.option("--validation-prompts", default=128, show_default=True, help="Prompts of an evaluation.")
 @click.option(
@@ -68,7 +73,14 @@ def verdict(outcome: Any) -> str:
     if found is None:
         return "the defaults were best" if outcome.config.confirm_seeds else "not compared with the defaults: no fresh seeds were asked for"
     gain = found["gain"]
-    words = "better than the defaults" if outcome.better else "not told from the defaults, which stay"
+    if outcome.better:
+        words = "better than the defaults"
+    elif gain["high"] < 0:
+        words = "worse than the defaults, which stay"
+    elif gain["low"] > 0 and len(found["seeds"]) > 1:
+        words = f"better than the defaults, but with a KL above {outcome.max_kl:g}: these stay"
+    else:
+        words = "not told from the defaults, which stay"
     rewards = {name: ", ".join(f"{r:.2f}" for r in found[name]["reward"]) for name in ("defaults", "tuned")}
     return (
         f"with {len(found['seeds'])} fresh seeds {words}: reward {rewards['defaults']} -> {rewards['tuned']}, "

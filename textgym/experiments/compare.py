@@ -118,9 +118,9 @@ class CompareConfig:
 
 
 def tuned_settings_of_all(task: str, agents: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the settings that were tuned for a task, by agent; those for whom there are none are left out."""
+    """Return the settings that were tuned for a task, by agent; those for whom there are none, or whose defaults stand, are left out."""
     found = {agent: find_tuned_settings(agent, find_task_name(task)) for agent in agents}
-    return {agent: dict(tuned.settings) for agent, tuned in found.items() if tuned is not None}
+    return {agent: dict(tuned.settings) for agent, tuned in found.items() if tuned is not None and tuned.settings}
 
 
 def with_tuned(settings: Mapping[str, Any], tuned: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

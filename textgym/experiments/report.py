@@ -20,9 +20,10 @@ def write_report(comparison: Comparison, path: Path) -> None:
     """Write the page."""
     config = comparison.config
     gold = comparison.rows[0].gold is not None
+    n_judged = len(next(iter(comparison.results.values()))[0]["rewards"])  # fewer than asked for, where the split has no more
     parts = [
         f"<h1>{html.escape(config.task)}: {html.escape(', '.join(a for a in comparison.results if a != CONTROL))}</h1>",
-        f"<p>{config.seeds} seeds, {config.spending} each, judged on {config.test_prompts} held-out prompts that no agent learnt from, "
+        f"<p>{config.seeds} seeds, {config.spending} each, judged on {n_judged} held-out prompts that no agent learnt from, "
         "with the same random numbers for all.</p>",
         f"<h2>Who is better?</h2><p class='note'>{len(comparison.pairs)} pairs are compared, each with a 95 % interval of its own: between agents that "
         "are equal, one pair in twenty may still be called different.</p><ul>",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
-STORAGE_FILE, TUNED_FILE, CONFIRMED_FILE = "trials.db", "tuned.json", "confirmed.json"
+STORAGE_FILE, TUNED_FILE, CONFIRMED_FILE, START_FILE = "trials.db", "tuned.json", "confirmed.json", "start.json"
 FRESH_SEED = 1000  # seeds of the confirmation begin here; trials use 0, 1, ...
 STARTUP_TRIALS = 4  # drawn at random before the sampler believes its model, and whole before the pruner compares
 Progress = Callable[[int, int, str], None]
@@ -137,18 +137,31 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The outcome: the trials in order, the best one, and how it did with fresh seeds (None if the defaults were best, or not asked for)."""
+    """The outcome.
+
+    Attributes:
+        config: What was searched.
+        space: Setting → its values.
+        max_kl: The bound of the KL: `config.max_kl` above what the untrained agent has as it writes, nats per token.
+        trials: In their order.
+        best: The one with the highest reward.
+        confirmed: How it did with fresh seeds; None if the defaults were best, or it was not asked for.
+    """
 
     config: TuneConfig
     space: dict[str, Range | Choice]
+    max_kl: float
     trials: list[TrialRecord]
     best: TrialRecord
     confirmed: dict[str, Any] | None
 
     @property
     def better(self) -> bool:
-        """Whether the best settings can be told from the defaults, and are better, with fresh seeds."""
-        return self.confirmed is not None and self.confirmed["gain"]["low"] > 0
+        """Whether the best settings are told to be better than the defaults with fresh seeds, within the bound of the KL."""
+        if self.confirmed is None or len(self.confirmed["seeds"]) < 2:  # one seed says nothing about others
+            return False
+        kls = self.confirmed["tuned"].get("kl", [])
+        return bool(self.confirmed["gain"]["low"] > 0 and (not kls or fmean(kls) <= self.max_kl))
 
     @property
     def tokens(self) -> int:
@@ -206,8 +219,9 @@ def tune(config: TuneConfig, out: str | os.PathLike[str], progress: Progress = l
         study = optuna.create_study(storage=storage, pruner=pruner, study_name="tune", direction="maximize", load_if_exists=True)
         for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # nobody else holds the directory: it was interrupted
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        max_kl = config.max_kl + _start_kl(config, directory)
         while (ended := len(_ended(study))) < config.trials:
-            _run_trial(study, ended, config, space, path, progress)
+            _run_trial(study, ended, config, space, max_kl, path, progress)
         records = [_record(t) for t in study.get_trials()]
         complete = [r for r in records if r.state == "complete"]
         if not complete:
@@ -217,7 +231,7 @@ def tune(config: TuneConfig, out: str | os.PathLike[str], progress: Progress = l
             )
         best = max(complete, key=lambda r: r.reward or 0.0)
         confirmed = _confirm(config, _defaults(config, space), best, path, progress) if config.confirm_seeds else None
-        outcome = Tuned(config, space, records, best, confirmed)
+        outcome = Tuned(config, space, max_kl, records, best, confirmed)
         if config.confirm_seeds:
             tuned_settings_of(outcome).write(path / TUNED_FILE)
         else:
@@ -251,7 +265,20 @@ def _defaults(config: TuneConfig, space: Mapping[str, Range | Choice]) -> dict[s
     return found
 
 
-def _run_trial(study: "Study", index: int, config: TuneConfig, space: Mapping[str, Range | Choice], path: Path, progress: Progress) -> None:
+def _start_kl(config: TuneConfig, directory: RunDirectory) -> float:
+    """Return the KL per token of what the untrained agent writes, nats: 0, unless it writes greedily; 0 where there is no reference model."""
+    if not (directory.path / START_FILE).is_file():
+        agent = make_agent(config.agent, config.task, config.task_options, **config.settings)
+        kl = 0.0
+        if agent.reference is not None:
+            kl = evaluate(agent, "validation", config.validation_prompts, config.seed, reference=agent.reference).kl
+        directory.write_json(START_FILE, {"kl": round(max(0.0, kl), 3) if np.isfinite(kl) else 0.0})
+    return float(directory.read_json(START_FILE)["kl"])
+
+
+def _run_trial(
+    study: "Study", index: int, config: TuneConfig, space: Mapping[str, Range | Choice], max_kl: float, path: Path, progress: Progress
+) -> None:
     """Run trial `index` of those that end; its settings follow from the ended ones, whatever was interrupted in between."""
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
@@ -282,7 +309,7 @@ def _run_trial(study: "Study", index: int, config: TuneConfig, space: Mapping[st
             steps = itertools.count(seed * (config.points + 2))  # a run may end a little after its last point
 
             def judge(point: Mapping[str, Any], steps: Iterator[int] = steps) -> None:
-                _judge(trial, config.max_kl, fmean([*finals, float(point["reward"])]), fmean([*kls, float(point["kl"])]), next(steps))
+                _judge(trial, max_kl, fmean([*finals, float(point["reward"])]), fmean([*kls, float(point["kl"])]), next(steps))
 
             result = train(config.run(settings, seed, config.points), folder / f"seed-{seed}", note, judge)
             rmtree(folder / f"seed-{seed}" / "agent", ignore_errors=True)
@@ -417,7 +444,7 @@ def tuned_settings_of(outcome: Tuned) -> TunedSettings:
         "best": outcome.best.settings,
     }
     objective = (
-        f"mean reward of the texts on validation prompts after {config.tokens:,} tokens, KL at most {config.max_kl:g} nats per token"
+        f"mean reward of the texts on validation prompts after {config.tokens:,} tokens, KL at most {outcome.max_kl:g} nats per token"
     )
     return TunedSettings(
         find_task_name(config.task),

@@ -70,7 +70,7 @@ class QAgent(TextAgent):
         self.resolved["value_gradient"] = self.value_gradient
         heads = [p for name, p in self.policy.named_parameters() if not name.startswith("lm.")]
         self.optimisation.scale_learning_rate(heads, value_lr_scale)
-        self.replay = TokenReplay(replay_size)
+        self.replay = TokenReplay(replay_size, longest=self.env.mdp.max_length)
         self.target = self.make_policy().requires_grad_(False)
         self.target.load_state_dict(self.policy.state_dict())
         self.training_modules["target"] = self.target

@@ -19,11 +19,14 @@ class TokenReplay:
     Args:
         capacity: Tokens kept, prompts included; the oldest texts make room for new ones.
         group_size: Texts that are added, drawn and dropped together, such as the two of a pair.
+        longest: Tokens that a text may have; a capacity below that of a group of these is refused at once.
     """
 
-    def __init__(self, capacity: int, group_size: int = 1) -> None:
-        if capacity < 1:
-            raise InvalidArgumentError(f"the capacity of a replay must be at least 1 token, got {capacity}")
+    def __init__(self, capacity: int, group_size: int = 1, longest: int = 1) -> None:
+        if capacity < group_size * longest:
+            raise InvalidArgumentError(
+                f"replay_size must be at least {group_size * longest} tokens, for {group_size} of the longest texts, got {capacity}"
+            )
         self.capacity, self.group_size = capacity, group_size
         self._ids = np.zeros(capacity, np.int64)
         self._rewards = np.zeros(capacity, np.float64)
@@ -57,7 +60,8 @@ class TokenReplay:
     def _make_room(self, needed: int) -> None:
         """Drop the oldest groups, so that so many tokens fit behind the head in one piece."""
         if needed > self.capacity:
-            raise InvalidArgumentError(f"a text of {needed} tokens does not fit into a replay of {self.capacity}: raise its capacity")
+            what = "a text" if self.group_size == 1 else f"a group of {self.group_size} texts"
+            raise InvalidArgumentError(f"{what} of {needed} tokens does not fit into a replay of {self.capacity}: raise its capacity")
         if self._head + needed > self.capacity:  # begin at the front again
             while self._places and self._places[0][0] >= self._head:
                 self._places.popleft()
