@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from threading import Thread
 
 # what a run imports and the modules below do not name at their top; a module that is missing is passed over
 HEAVY = ["torch._dynamo", "stable_baselines3", "transformers.models.gpt2.modeling_gpt2", "textgym.experiments.train", "textgym.sb3"]
@@ -13,6 +14,8 @@ HEAVY = ["torch._dynamo", "stable_baselines3", "transformers.models.gpt2.modelin
 @contextmanager
 def worker_pool(processes: int, threads: int = 1) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of worker processes; tasks that have not begun are dropped when an error leaves the block.
+
+    Workers end with the process that started them, however it ended.
 
     Workers are never forked from this process, whose locked thread pools they would inherit: where the platform can, they are forked from
     a server that has imported the heavy packages and done nothing else, which saves each of them seconds of imports; elsewhere they
@@ -51,3 +54,12 @@ def _start_worker(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the death of the process that started this one; left alone, a worker would work on what was queued for it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
