@@ -52,5 +52,5 @@ def test_training_logs_and_results_have_the_figures(tmp_path):
         assert {"rollout/precision", "rollout/recall", "rollout/f1"} <= set(row)
     for point in json.loads((tmp_path / "run" / "evaluations.json").read_text()):
         assert point["accuracy"] == pytest.approx((1 + point["reward"]) / 2)
-        assert {"precision", "recall", "f1", "majority", "f1_good", "f1_bad"} <= set(point)
+        assert {"precision", "recall", "f1", "majority", "f1_excellent", "f1_poor"} <= set(point)
     assert result["accuracy"] == np.mean(result["correct"]) == np.mean([r == 1 for r in result["rewards"]])
