@@ -33,6 +33,7 @@ class DAggerAgent(TextAgent):
     """
 
     refuses: ClassVar[Mapping[str, str]] = {"kl_coef": "it learns from the expert, not from rewards"}
+    replay: TokenReplay
     search_space: ClassVar[SearchSpace] = {"mix": Range(0.0, 0.9), "updates": Range(1, 4)}
 
     def __init__(self, task: str | Task, mix: float = 0.5, replay_size: int = 100_000, updates: int = 2, **settings: Any) -> None:
@@ -43,7 +44,7 @@ class DAggerAgent(TextAgent):
         super().__init__(task, **settings)
         self.mix, self.updates = mix, updates
         self.expert = ExpertTokens(self.env.mdp)
-        self.visited = TokenReplay(replay_size, longest=self.env.mdp.max_length)  # its number per token is the expert's label
+        self.replay = TokenReplay(replay_size, longest=self.env.mdp.max_length)  # its number per token is the expert's label
         self.n_iterations = 0
 
     def iterate(self) -> int:
@@ -54,10 +55,10 @@ class DAggerAgent(TextAgent):
         own = [t for t in texts if np.isfinite(t.log_probs).all()]  # without a token of the expert's, whose probability nobody asked for
         kl = self.penalised_rewards(own)[1] if own else float("nan")
         self.log_texts(texts, kl, expert_share=share, agreement=agreement)
-        self.visited.add(texts, [wanted.astype(np.float64) for wanted in labels])
+        self.replay.add(texts, [wanted.astype(np.float64) for wanted in labels])
         figures: dict[str, float] = {}
         for _ in range(self.updates):
-            drawn = self.visited.sample(len(texts), self.rng)
+            drawn = self.replay.sample(len(texts), self.rng)
             wanted = [t.rewards.astype(np.int64) for t in drawn]
             figures = self.optimisation.step(negative_log_likelihood(self.policy, drawn, self.batch_size, wanted), self.progress)
             self.n_tokens_trained += sum(map(len, wanted))
@@ -90,10 +91,6 @@ class DAggerAgent(TextAgent):
 
     # --- exact resume --------------------------------------------------------------------------------------------------------------
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the labelled texts."""
-        return {**super().arrays(), **self.visited.arrays()}
-
     def state(self) -> dict[str, Any]:
         """Return the state with the number of iterations."""
         return {**super().state(), "n_iterations": self.n_iterations}
@@ -101,5 +98,4 @@ class DAggerAgent(TextAgent):
     def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from what `state` and `arrays` returned."""
         super().load_state(state, arrays)
-        self.visited.load_arrays(arrays)
         self.n_iterations = int(state["n_iterations"])

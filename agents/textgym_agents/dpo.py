@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -181,15 +180,3 @@ class DPOAgent(GivenDataAgent):
             log_prob = self.start.evaluate_actions(batch.packed, batch.packed.actions)[1].double().cpu().numpy()
             found += split_by_text(log_prob, [texts[i] for i in batch.indices])
         return found
-
-    # --- exact resume --------------------------------------------------------------------------------------------------------------
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the replay."""
-        return {**super().arrays(), **(self.replay.arrays() if self.replay is not None else {})}
-
-    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` and `arrays` returned."""
-        super().load_state(state, arrays)
-        if self.replay is not None:
-            self.replay.load_arrays(arrays)

@@ -1,11 +1,9 @@
 """Expert iteration: write several texts per prompt, imitate the best one (rejection-sampling fine-tuning)."""
 
-from collections.abc import Mapping
 from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from textgym.agent import Bounds
 from textgym.learning.negative_log_likelihood import negative_log_likelihood
@@ -68,15 +66,3 @@ class ExpertIterationAgent(TextAgent):
             scores: (n,) their rewards less the KL penalty.
         """
         return [texts[group][place_of_best(scores[group])] for group in differing_groups(total_rewards(texts), self.group_size)]
-
-    # --- exact resume --------------------------------------------------------------------------------------------------------------
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the replay."""
-        return {**super().arrays(), **(self.replay.arrays() if self.replay is not None else {})}
-
-    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` and `arrays` returned."""
-        super().load_state(state, arrays)
-        if self.replay is not None:
-            self.replay.load_arrays(arrays)

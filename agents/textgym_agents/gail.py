@@ -59,6 +59,7 @@ class GAILAgent(EpochAgent):
         **settings: Those of `textgym.learning.epoch_agent.EpochAgent`, `textgym.learning.text_agent.TextAgent` and `textgym.agent.Agent`.
     """
 
+    replay: TokenReplay
     bounds: ClassVar[Bounds] = {"gamma": (0, 1), "gae_lambda": (0, 1), "vf_coef": (0, inf)}
     search_space: ClassVar[SearchSpace] = {
         "share": Range(0.05, 1.0, log=True),
@@ -177,12 +178,3 @@ class GAILAgent(EpochAgent):
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the policy's optimizer and the discriminator's."""
         return {**super().optimizers(), "discriminator": self.learner.optimisation.optimizer}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the replay."""
-        return {**super().arrays(), **self.replay.arrays()}
-
-    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` and `arrays` returned."""
-        super().load_state(state, arrays)
-        self.replay.load_arrays(arrays)

@@ -17,8 +17,8 @@ class RLOOAgent(GroupAgent):
 
     A text y is one action with the probability π(y) = Π_t π(a_t | s_t); its reward R, less `kl_coef` · log(π(y)/π_ref(y)), is compared with
     the mean of the other texts of its prompt, and the loss is the mean of −min(r Â, clip(r, 1 − ε, 1 + ε) Â) with r = π(y)/π_old(y). With one
-    epoch, one minibatch and `normalize_advantage=False` r is 1, and it is RLOO as in the papers; the token-level variant with one step per iteration is
-    "reinforce" with baseline="leave-one-out".
+    epoch, one minibatch and `normalize_advantage=False` r is 1, and it is RLOO as in the papers; the token-level variant with one step per
+    iteration is "reinforce" with baseline="leave-one-out".
 
     Args:
         task: As for `textgym.make_agent`.

@@ -1,7 +1,7 @@
 """QAgent: the loop of agents that learn action values from replayed texts, with a target network."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -45,6 +45,7 @@ class QAgent(TextAgent):
         **settings: Those of `TextAgent` and `Agent`.
     """
 
+    replay: TokenReplay
     search_space: ClassVar[SearchSpace] = {"path_lambda": Range(0.0, 1.0), "updates": Range(1, 4), "tau": Range(0.02, 1.0, log=True)}
 
     def __init__(
@@ -125,14 +126,3 @@ class QAgent(TextAgent):
     def move_target(self) -> None:
         """Move the target network towards the policy by `tau` (Polyak averaging)."""
         torch._foreach_lerp_(list(self.target.parameters()), list(self.policy.parameters()), self.tau)
-
-    # --- exact resume --------------------------------------------------------------------------------------------------------------
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the replay."""
-        return {**super().arrays(), **self.replay.arrays()}
-
-    def load_state(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `state` and `arrays` returned."""
-        super().load_state(state, arrays)
-        self.replay.load_arrays(arrays)

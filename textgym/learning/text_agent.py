@@ -12,6 +12,7 @@ from textgym.errors import InvalidArgumentError, RewardError
 from textgym.learning.first_pass import n_looked_at, sampling_difference
 from textgym.learning.micro_batches import micro_batches, split_by_text
 from textgym.learning.optimisation import Optimisation, Schedule
+from textgym.learning.replay import TokenReplay
 from textgym.learning.rollout_log import log_rollout
 from textgym.learning.text_groups import total_rewards
 from textgym.policies.generation import GeneratedText, generate
@@ -33,8 +34,11 @@ class TextAgent(Agent):
 
     Attributes:
         rng: Draws prompts and samples; part of the saved state.
+        replay: Texts of earlier iterations, for subclasses that learn from such; part of the saved state.
         optimisation: Steps on the policy.
     """
+
+    replay: TokenReplay | None = None
 
     def __init__(
         self,
@@ -144,6 +148,10 @@ class TextAgent(Agent):
 
     # --- exact resume --------------------------------------------------------------------------------------------------------------
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the replay, if there is one."""
+        return {**super().arrays(), **(self.replay.arrays() if self.replay is not None else {})}
+
     def state(self) -> dict[str, Any]:
         """Return the state with the agent's own generator."""
         return {**super().state(), "rng": self.rng.bit_generator.state}
@@ -152,3 +160,5 @@ class TextAgent(Agent):
         """Go on from what `state` and `arrays` returned."""
         super().load_state(state, arrays)
         self.rng.bit_generator.state = state["rng"]
+        if self.replay is not None:
+            self.replay.load_arrays(arrays)
