@@ -20,7 +20,7 @@ def write_report(outcome: Tuned, path: Path) -> None:
     parts = [
         f"<h1>{html.escape(config.agent)} on {html.escape(config.task)}: {len(outcome.trials)} trials</h1>",
         f"<p>{config.tokens:,} tokens a run, {config.seeds} {'seed' if config.seeds == 1 else 'seeds'} a trial, {outcome.tokens:,} tokens in all; "
-        f"judged by the mean reward on {config.validation_prompts} validation prompts, KL at most {config.max_kl:g} nats per token.</p>",
+        f"judged by the mean reward on {config.validation_prompts} validation prompts, KL at most {outcome.max_kl:g} nats per token.</p>",
         f"<p><code>{html.escape(config.command)}</code></p>",
         *_confirmation(outcome),
         "<h2>Trials</h2>",
