@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # only ever slower, never wrong
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True, scope="session")

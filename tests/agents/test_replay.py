@@ -24,7 +24,7 @@ def test_memory_per_token_does_not_depend_on_the_horizon(horizon):
     assert all(t.action_ids.base is not None for t in replay.sample(3, np.random.default_rng(0)))  # slices, not copies
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 7)), min_size=1, max_size=40))
 def test_the_newest_texts_are_whole(sizes):
     replay = TokenReplay(30)
@@ -48,7 +48,7 @@ def test_the_newest_texts_are_whole(sizes):
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=30))
 def test_groups_come_and_go_together(sizes):
     replay = TokenReplay(30, group_size=2)

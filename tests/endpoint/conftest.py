@@ -119,7 +119,7 @@ def smollm2(tmp_path_factory, smollm2_gguf):
     with open(log, "wb") as file:
         process = subprocess.Popen([*command, "--port", str(port)], stdout=file, stderr=subprocess.STDOUT, env=environment)
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while True:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
@@ -131,4 +131,4 @@ def smollm2(tmp_path_factory, smollm2_gguf):
         yield f"http://127.0.0.1:{port}/v1", folder
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from textgym_plugins.llm_judge_dialogue import messages, read_score
 
 import textgym
+from tests.waiting import within
 from textgym.lm.endpoint import Answer, retry_after
 from textgym.rewards.cache import Cached
 
@@ -137,7 +138,7 @@ def test_500_for_ever_is_reported_after_exactly_so_many_attempts(server):
 def test_429_waits_as_long_as_the_server_asks(server):
     server.replies = [body("slow down", 429, retry_after="0.4"), said('{"score": 1}')]
     assert judge(server).score(ONE).tolist() == [1.0]
-    assert 0.4 <= server.times[1] - server.times[0] < 2
+    assert server.times[1] - server.times[0] >= 0.4
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("3", 3.0), ("-1", 0.0), ("soon", None), ("", None), ("nan", None), ("inf", None)])
@@ -146,7 +147,7 @@ def test_retry_after(value, seconds):
 
 
 def test_retry_after_as_a_date():
-    assert retry_after({"retry-after": email.utils.formatdate(time.time() + 10, usegmt=True)}) == pytest.approx(10, abs=2)
+    assert retry_after({"retry-after": email.utils.formatdate(time.time() + 100, usegmt=True)}) == pytest.approx(100, abs=20)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
@@ -159,10 +160,11 @@ def test_a_refusal_is_not_tried_again(server, status):
 def test_a_server_that_hangs_costs_the_time_outs_and_no_more(server):
     server.replies = [hang]
     started = time.monotonic()
-    message = failure(server, timeout=0.3, retries=2)
-    assert 0.9 <= time.monotonic() - started < 3
-    assert "no answer within 0.3 s" in message
+    message = failure(server, timeout=1, retries=2)
+    assert 3 <= time.monotonic() - started < 20  # the server would hang for 30 s
+    assert "no answer within 1 s" in message
     assert "(tried 3 times)" in message
+    assert within(60, lambda: len(server.requests) >= 3)  # the last one may be read after nobody waits for it any more
     assert len(server.requests) == 3
 
 
@@ -362,11 +364,8 @@ def test_grades_survive_a_kill(server, tmp_path):
         "judge.score([textgym.Episode('The movie', f' was number {i}.') for i in range(12)])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, server.base_url], cwd=tmp_path)
-    deadline = time.monotonic() + 30
-    while len(server.requests) < 6:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert within(120, lambda: len(server.requests) >= 6 or process.poll() is not None)
+    assert process.poll() is None
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     with sqlite3.connect(tmp_path / "c.sqlite") as database:

@@ -15,7 +15,7 @@ IDS = st.lists(st.integers(0, REVIEWS.size - 1), max_size=30)
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_prompt_decodes_to_itself(text: str) -> None:
     (ids,) = REVIEWS.encode([text])
     assert ids
@@ -25,7 +25,7 @@ def test_a_prompt_decodes_to_itself(text: str) -> None:
 
 
 @given(TEXTS, TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_prompt_and_continuation_decode_to_both_texts(prompt: str, continuation: str) -> None:
     (prompt_ids,) = REVIEWS.encode([prompt])
     (whole_ids,) = REVIEWS.encode([prompt + " " + continuation])
@@ -36,7 +36,7 @@ def test_prompt_and_continuation_decode_to_both_texts(prompt: str, continuation:
 
 
 @given(TEXTS, IDS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_is_chosen_the_prompt_stays_and_the_continuation_follows(prompt: str, chosen: list[int]) -> None:
     (prompt_ids,) = REVIEWS.encode([prompt])
     (continuation,) = REVIEWS.decode_continuations([prompt_ids], [chosen])
@@ -44,7 +44,7 @@ def test_whatever_is_chosen_the_prompt_stays_and_the_continuation_follows(prompt
 
 
 @given(st.lists(st.tuples(TEXTS, IDS), max_size=5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_batch_is_its_texts_one_by_one(pairs: list[tuple[str, list[int]]]) -> None:
     prompts = [text for text, _ in pairs]
     ids = REVIEWS.encode(prompts)

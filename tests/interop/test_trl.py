@@ -121,7 +121,7 @@ HUMAN_RATING = textgym.make_reward("human-rating")
 THERE, BACK = reward_function(HUMAN_RATING), from_trl(reward_function(HUMAN_RATING))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=5))
 def test_any_text_scores_as_directly_and_there_and_back(pairs: list[tuple[str, str]]) -> None:
     prompts, completions = [p for p, _ in pairs], [c for _, c in pairs]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from textgym_plugins.human_rating import MODEL, HumanRating
 from textgym_plugins.human_ratings import RATINGS
@@ -109,7 +109,6 @@ def built(name: str) -> Any:
     return REWARDS[name]()  # one for all examples
 
 
-@settings(deadline=None)
 @given(prompt=st.text(max_size=60), continuation=st.text(max_size=200))
 @pytest.mark.parametrize("name", REWARDS)
 def test_free_text_scores_within_range(name: str, prompt: str, continuation: str) -> None:

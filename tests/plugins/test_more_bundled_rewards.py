@@ -137,7 +137,7 @@ def built(name: str) -> textgym.Reward:
     return textgym.make_reward(name, **SETTINGS[name])  # one for all examples
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(continuation=st.text(max_size=120), reference=st.text(max_size=80))
 def test_free_text_scores_within_range(continuation: str, reference: str) -> None:
     episode = textgym.Episode("The", continuation, references=(reference,))

@@ -70,7 +70,7 @@ def run(code: str, target: Path) -> tuple[dict[str, Any], str]:
     environment = {**os.environ, "PYTHONPATH": str(target)}
     environment.pop("PYTHONWARNINGS", None)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=target, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], cwd=target, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
@@ -97,7 +97,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--no-deps",
         "--no-build-isolation",
     ]
-    done = subprocess.run([*pip, "--target", str(target), str(source)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([*pip, "--target", str(target), str(source)], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return target
 

@@ -55,7 +55,7 @@ class RateProcess:
     def interrupt(self):
         """Press Ctrl-C; return the exit code and what was printed after the start."""
         self._process.send_signal(signal.SIGINT)
-        rest = self._process.communicate(timeout=20)[0]
+        rest = self._process.communicate(timeout=120)[0]
         return self._process.returncode, rest
 
     def close(self):

@@ -29,7 +29,7 @@ def open_page(browser):
 
     def open_as(url, rater):
         context = browser.new_context()
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))

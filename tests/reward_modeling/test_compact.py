@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import textgym
@@ -106,7 +106,6 @@ def test_features_are_counted_once_and_weighted_by_hand():
 INDEX = FeatureIndex.of(made_up_texts(20, 5), ("extra",), 1)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_can_be_read(text):
     read = INDEX.read([text])[0]

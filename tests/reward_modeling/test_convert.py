@@ -24,7 +24,7 @@ def rated(ratings, **options):
     gap=st.sampled_from([0.5, 1.0, 2.5]),
     tie=st.sampled_from([None, 0.0, 0.4]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_pairs_are_all_that_are_possible(ratings, places, gap, tie):
     items = [RatedText(id=f"t{i}", text=f"text {i}", rating=r, split=places[i][0], prompt=places[i][1]) for i, r in enumerate(ratings)]
     expected = Counter()

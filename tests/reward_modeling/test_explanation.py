@@ -64,7 +64,7 @@ def test_shapley_is_the_mean_over_all_orders_and_occlusion_leaves_a_residual() -
     assert abs(explain(negating, episode, "occlusion").residual) > 0.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_words_put_together_are_the_text_and_the_parts_add_up(prompt: str, continuation: str) -> None:
     episode = textgym.Episode(prompt, continuation)

@@ -65,7 +65,7 @@ def sets(draw):
 
 @pytest.mark.parametrize("name", NAMES)
 @given(judgements=sets())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_round_trip(name, judgements, tmp_path):
     write_judgements(judgements, tmp_path / name)
     assert read_judgements(tmp_path / name) == judgements
@@ -226,7 +226,7 @@ WRONG = st.sampled_from([math.nan, math.inf, None, "", " ", "x", [], {}, [None],
 
 
 @given(data=st.data(), suffix=st.sampled_from([".jsonl", ".jsonl.gz", ".csv", ".tsv", ".parquet"]))
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_mutated_file_is_read_whole_or_refused_in_one_line(data, suffix, tmp_path):
     kind = data.draw(st.sampled_from(["ratings", "labels", "pairs", "texts"]))
     path = tmp_path / f"a{suffix}"
@@ -281,7 +281,7 @@ ONLY_JSON = [("rating", "2"), ("text", ["a"]), ("text", "\ud800"), ("tie", 1), (
     line=st.integers(1, 4),
     n=st.integers(5, 9),
 )
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_malformed_value_is_refused_with_file_line_and_field(suffix, fault, line, n, tmp_path):
     kind, field, value, said = fault
     table = suffix in (".csv", ".tsv.gz")

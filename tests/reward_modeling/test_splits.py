@@ -36,7 +36,7 @@ WORDS = st.lists(st.sampled_from(["a fine film", "a fine", "film", "the", "xyz",
 
 
 @given(texts=st.lists(WORDS, min_size=1, max_size=25), threshold=st.sampled_from([0.3, 0.5, 0.6, 0.8, 1.0]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_search_finds_what_comparing_all_finds(texts, threshold):
     found = list(near_duplicates(texts, threshold))
     assert all(jaccard(texts[i], texts[j]) >= threshold for i, j in found)
@@ -63,7 +63,7 @@ def test_many_texts_of_one_template_are_clustered_without_comparing_all():
 
 
 @given(texts=st.lists(WORDS, min_size=2, max_size=25), seed=st.integers(0, 9), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_near_duplicates_cross_and_order_does_not_matter(texts, seed, data):
     judgements = rated([*texts, "something else altogether, so that there are two clusters", "1234567890"])
     drawn = assign_splits(judgements, seed=seed)

@@ -61,7 +61,7 @@ def expected(n: int) -> list[float]:
 def test_kills_in_the_middle_lose_and_corrupt_nothing(tmp_path: Path) -> None:
     path, log = tmp_path / "scores.sqlite", tmp_path / "calls"
     for goal in (2000, 6000):
-        process = writer(path, log, pause=0.005)
+        process = writer(path, log, pause=0.02)
         assert process.stdout is not None
         done = 0
         while done < goal:

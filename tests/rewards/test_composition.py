@@ -85,7 +85,7 @@ def test_length_penalty_counts_tokens_or_words() -> None:
     assert penalty.score(episodes) == [-1.0, -0.5, 0.0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9), min_size=1, max_size=6))
 def test_running_statistics_are_those_of_all_scores_so_far(batches: list[list[float]]) -> None:
     normalize = Normalize(number, limit=100)

@@ -33,13 +33,13 @@ CALLS = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sums(CALLS))
 def test_what_is_shown_is_read_again(summands: Any) -> None:
     assert parse(show_sum(summands)) == summands
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.text(max_size=60) | st.text("ab-+*(),=.0123e'\"[]{}\\ \n~/:", max_size=60))
 def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     message = ""
@@ -53,7 +53,7 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     assert len(message) < 700
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=40) | st.text("lengthclip-+*(),=.01 ", max_size=40))
 def test_make_reward_of_any_text_gives_one_line_at_most(text: str) -> None:
     message = ""

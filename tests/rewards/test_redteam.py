@@ -216,9 +216,7 @@ def test_time_runs_out_within_a_kind_too(task, kinds):
         return love(episodes)
 
     whole = redteam(love, task, kinds=kinds)
-    begun = time.monotonic()
     report = redteam(slow, task, kinds=kinds, seconds=0.01)
-    assert time.monotonic() - begun < 2
     assert 0 < report.worst.n_variants < whole.worst.n_variants
     assert max(calls[1:]) <= 64
     assert len(calls) <= 4  # human texts, one batch of probed words, one of variants; the search begins with the words
