@@ -1,6 +1,6 @@
 """Every learning agent on every task: a table agent × task with controls, and a picture of each agent's curve among the others'.
 
-Usage: python benchmarks/learning.py --out DIR [--tasks CopyToken,...] [--agents ppo,...] [--seeds 5] [--tokens N] [--pictures docs/agents]
+Usage: python benchmarks/learning.py --out DIR [--tasks CopyToken,...] [--agents ppo,...] [--seeds N] [--tokens N] [--pictures docs/agents]
 
 Equal token budgets and seeds per task, judged on held-out prompts; an interrupted run goes on when the same command is given again.
 """
@@ -27,6 +27,7 @@ WITHOUT = {
     "ReviewContinuation": ("dagger", "supervised", "oracle"),  # no expert to ask, no labels, no right answer
 }
 BUDGETS = {"CopyToken": 12_000, "ReviewClassification": 5_120, "TokenChain": 12_000, "ReviewContinuation": 6_000}  # tokens of each run
+SEEDS = {"CopyToken": 3, "ReviewClassification": 3, "TokenChain": 3, "ReviewContinuation": 5}
 PROMPTS = {
     "ReviewClassification": (120, 510),
     "TokenChain": (180, 180),
@@ -83,7 +84,7 @@ def run(task, options):
             settings |= {f"{agent.replace('-', '_')}.{name}": value for name, value in own.items()}
     validation, test = PROMPTS.get(task, (48, 96))
     config = CompareConfig(
-        task, agents, options.seeds, options.tokens or BUDGETS[task], settings, 4, validation, test, OPTIONS.get(task, {})
+        task, agents, options.seeds or SEEDS[task], options.tokens or BUDGETS[task], settings, 4, validation, test, OPTIONS.get(task, {})
     )
     with progress_bar(task, config.spending.unit) as bar:
         comparison = compare(config, Path(options.out) / task, options.workers, bar)
@@ -102,7 +103,7 @@ def table(comparisons):
     """Return the table agent × task in Markdown: figure with interval, and mean seconds of learning."""
     agents = list(dict.fromkeys(row.agent for c in comparisons.values() for row in c.rows))
     lines = [
-        "| agent | " + " | ".join(f"{task}, {c.config.tokens:,} tokens" for task, c in comparisons.items()) + " |",
+        "| agent | " + " | ".join(f"{task}, {c.config.tokens:,} tokens, {c.config.seeds} seeds" for task, c in comparisons.items()) + " |",
         "|---" * (1 + len(comparisons)) + "|",
     ]
     for agent in agents:
@@ -142,7 +143,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--tasks", default=",".join(BUDGETS))
     parser.add_argument("--agents", default=",".join(AGENTS))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, help="runs per agent, where it is not that of the table")
     parser.add_argument("--tokens", type=int, help="budget of each run, where it is not that of the table")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--pictures", help="folder for one picture per agent")
