@@ -15,6 +15,7 @@ LAYERS = [
     "hookspecs",
     "files",
     "html_page",
+    "memory",
     "processes",
     "plugin_manager",
     "search_space",

@@ -16,8 +16,8 @@ from textgym.agent import Agent, load_agent, make_agent
 from textgym.errors import InvalidArgumentError, RunDirectoryError, TextgymError, one_line
 from textgym.experiments.budget import PATIENCE, Budget, read_budget
 from textgym.experiments.evaluate import evaluate
-from textgym.experiments.memory import peak_memory, reset_peak
 from textgym.experiments.run_directory import CONFIG_FILE, EVALUATIONS_FILE, FAILURE_FILE, RESULT_FILE, MetricsFile, RunDirectory, read_json
+from textgym.memory import peak_memory, reset_peak
 
 PACKAGES = ("textgym", "torch", "transformers", "stable-baselines3", "gymnasium", "numpy")
 ENDLESS = 10**15  # tokens

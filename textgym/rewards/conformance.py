@@ -1,8 +1,6 @@
 """Conformance: is a reward model sound? One function per check, each with a line that says what was found."""
 
 import copy
-import ctypes
-import gc
 import inspect
 import math
 import multiprocessing
@@ -19,6 +17,7 @@ import numpy as np
 
 from textgym.episode import Episode
 from textgym.errors import InvalidArgumentError, TextgymError, one_line
+from textgym.memory import give_back_free_memory, resident_memory
 from textgym.rewards.composition import range_of
 from textgym.rewards.declaration import Declaration, declaration_of
 from textgym.rewards.protocol import Array, CompositeRewardModel, RewardSpec
@@ -438,18 +437,18 @@ def _memory(subject: _Subject) -> str:
         raise _NotApplicableError("too slow to be repeated")
     for _ in range(3):
         subject.score(sample)
-    _give_back_free_memory()  # or a leak would hide in pages that other work of this process has left
-    before = _resident_mib()
+    give_back_free_memory()  # or a leak would hide in pages that other work of this process has left
+    before = resident_memory()
     if before is None:
         raise _NotApplicableError("this system does not tell the memory in use")
     after, n, start = before, 0, time.perf_counter()
     for i in range(MEMORY_BATCHES):
         subject.score([replace(e, continuation=f"{e.continuation} {i}") for e in sample])
         n += len(sample)
-        after = _resident_mib() or before
+        after = resident_memory() or before
         if after - before > MEMORY_GROWTH:
-            _give_back_free_memory()
-            after = _resident_mib() or before
+            give_back_free_memory()
+            after = resident_memory() or before
             if after - before > MEMORY_GROWTH:
                 raise _FindingError(f"{after - before:.0f} MiB more in use after {n} other texts; {after:.0f} MiB in all")
         if time.perf_counter() - start > MEMORY_SECONDS:
@@ -534,22 +533,3 @@ def _rounded(speed: float) -> str:
     """Return a speed with two significant digits: it was measured once."""
     digits = 1 - math.floor(math.log10(speed))
     return f"{round(speed, digits):,.{max(0, digits)}f}"
-
-
-def _give_back_free_memory() -> None:
-    """Collect garbage, and return the memory that the C library holds free to the system, where it can (glibc)."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
-
-
-def _resident_mib() -> float | None:
-    try:
-        with open("/proc/self/statm") as file:
-            pages = int(file.read().split()[1])
-    except OSError:
-        return None
-    import resource
-
-    return pages * resource.getpagesize() / 2**20
