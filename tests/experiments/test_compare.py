@@ -9,8 +9,10 @@ from click.testing import CliRunner
 
 from textgym.cli.compare import compare_command
 from textgym.errors import InvalidArgumentError, RunDirectoryError, UnknownNameError
-from textgym.experiments.compare import CompareConfig, compare
+from textgym.experiments.compare import CompareConfig, Row, compare
+from textgym.experiments.doubts import doubts
 from textgym.experiments.report import write_report
+from textgym.experiments.statistics import Estimate
 
 MEASURED = ("tokens_per_second", "seconds", "peak_memory")
 
@@ -90,3 +92,27 @@ def test_what_cannot_be_compared_is_said_before_anything_runs(changes, message):
 def test_an_unknown_agent_is_said_before_anything_runs():
     with pytest.raises(UnknownNameError, match="did you mean 'ppo'"):
         CompareConfig("CopyToken", ("pppo",))
+
+
+def test_texts_unlike_language_are_named():
+    one = Estimate(1.0, 0.0, 2.0)
+
+    def row(agent, perplexity, distinct_2):
+        return Row(agent, one, one, one, one, {"perplexity": perplexity, "distinct_2": distinct_2})
+
+    rows = [row("calm", 430.0, 0.47), row("wild", 440.0, 0.9), row("alike", 20.0, 0.46), row("both", 3000.0, 0.1), row("base", 87.0, 0.93)]
+    assert doubts(rows) == {
+        "wild": "perplexity 440, base 87",
+        "alike": "distinct-2 0.46, base 0.93",
+        "both": "perplexity 3,000, base 87; distinct-2 0.10, base 0.93",
+    }
+    unknown = [row("sure", float("nan"), 0.01), row("base", float("nan"), 0.05)]  # a network that knows no language
+    assert doubts(unknown) == {}
+
+
+def test_doubts_are_in_the_report_and_on_the_terminal(tmp_path):
+    out = tmp_path / "c"
+    arguments = ["ReviewContinuation", "--agents", "random", "--seeds", "2", "--tokens", "10", "--test-prompts", "8", "--workers", "1"]
+    result = CliRunner().invoke(compare_command, [*arguments, "--device", "cpu", "--out", str(out)], catch_exceptions=False)
+    assert "random: texts unlike the language model's (perplexity " in result.output
+    assert "Read their texts first" in (out / "report.html").read_text()

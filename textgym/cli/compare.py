@@ -44,6 +44,7 @@ def compare_command(
     listed as failed, and the others are compared; the exit code is then 1.
     """
     from textgym.experiments.compare import CompareConfig, compare, tuned_settings_of_all, with_tuned
+    from textgym.experiments.doubts import doubts
     from textgym.experiments.report import write_report
 
     names = tuple(a.strip() for a in agents.split(",") if a.strip())
@@ -62,6 +63,8 @@ def compare_command(
     click.echo(costs(comparison))
     for pair in comparison.pairs:
         click.echo(f"{pair.first} - {pair.second}: {pair.difference}  {pair.verdict}")
+    for agent, reason in doubts(comparison.rows).items():
+        click.secho(f"{agent}: texts unlike the language model's ({reason}): reward and gold may be gamed alike, read them", fg="yellow")
     for failure in comparison.failures:
         click.secho(f"run {failure.run} failed: {failure.error}", fg="yellow")
     click.echo(f"results: {out}/results.csv")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from textgym.experiments.compare import CONTROL, Comparison
+from textgym.experiments.doubts import doubts
 from textgym.experiments.statistics import Estimate
 from textgym.html_page import COLOURS, image, write_page
 
@@ -34,6 +35,7 @@ def write_report(comparison: Comparison, path: Path) -> None:
             for p in comparison.pairs
         ),
         "</ul>",
+        *_doubts(comparison),
         *(_failures(comparison) if comparison.failures else []),
         "<h2>Figures</h2><div class='wide'>",
         _table(comparison, gold),
@@ -97,6 +99,13 @@ def _table(comparison: Comparison, gold: bool) -> str:
         ]
         lines.append("<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
     return "<table>" + "".join(lines) + "</table>"
+
+
+def _doubts(comparison: Comparison) -> list[str]:
+    """Return the list of agents whose texts should be read before their scores are believed."""
+    items = [f"<li><b>{html.escape(agent)}</b>: {html.escape(reason)}</li>" for agent, reason in doubts(comparison.rows).items()]
+    note = "Strange to the language model, or much alike: a learnt reward may be gamed by such texts, and an independent score with it."
+    return ["<h2>Read their texts first</h2><ul>", *items, f"</ul><p class='note'>{note}</p>"] if items else []
 
 
 def _failures(comparison: Comparison) -> list[str]:
