@@ -15,6 +15,7 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem}table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{padding:.35rem .6rem;border-bottom:1px solid #ddd;text-align:right;vertical-align:top}th:first-child,td:first-child{text-align:left}
 .texts td,.texts th{text-align:left;width:25%}.prompt{color:#777}.score{display:block;color:#777;font-size:.8rem}img{max-width:100%}
+.matrix{font-size:.75rem}.matrix td,.matrix th{padding:.25rem .3rem}.better{background:#cfe3f2}.worse{background:#f8dcc8}
 .wide{overflow-x:auto}.note{color:#555;font-size:.9rem}li{margin:.2rem 0}
 """
 

@@ -3,13 +3,14 @@
 import csv
 import shutil
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 from click.testing import CliRunner
 
 from textgym.cli.compare import compare_command
 from textgym.errors import InvalidArgumentError, RunDirectoryError, UnknownNameError
-from textgym.experiments.compare import CompareConfig, Row, compare
+from textgym.experiments.compare import CompareConfig, Comparison, Pair, Row, compare
 from textgym.experiments.doubts import doubts
 from textgym.experiments.report import write_report
 from textgym.experiments.statistics import Estimate
@@ -116,3 +117,38 @@ def test_doubts_are_in_the_report_and_on_the_terminal(tmp_path):
     result = CliRunner().invoke(compare_command, [*arguments, "--device", "cpu", "--out", str(out)], catch_exceptions=False)
     assert "random: texts unlike the language model's (perplexity " in result.output
     assert "Read their texts first" in (out / "report.html").read_text()
+
+
+def test_many_agents_are_ranked_rather_than_listed_in_pairs(tmp_path):
+    def row(agent, gain):
+        one = Estimate(gain, gain - 0.1, gain + 0.1)
+        figures = {"perplexity": 50.0, "distinct_1": 0.5, "distinct_2": 0.9, "kl": 0.1, "length": 9.0, "stopped": 1.0}
+        figures |= {"tokens_generated": 1, "tokens_trained": 1, "texts_scored": 1, "seconds": 1.0, "peak_memory": 1.0}
+        return Row(agent, one, None, one, None, figures)
+
+    gains = {"a2c": 0.0, "bc": 1.0, "dpo": 1.05, "dqn": -1.0, "grpo": 2.0, "base": 0.0}
+    rows = [row(agent, gain) for agent, gain in gains.items()]
+    pairs = []
+    for one, other in combinations(gains, 2):
+        value = gains[one] - gains[other]
+        pairs.append(Pair(one, other, Estimate(value, value - 0.3, value + 0.3), Estimate(0.5, 0.4, 0.6)))
+    config = CompareConfig("ReviewContinuation", tuple(gains)[:-1], 2)
+    curve = [{"reward": 0.0, "gold": 0.0, "kl": 0.0, "spent": 0}]
+    results = {agent: [{"rewards": [0.0], "curve": curve, "texts": [["a", "b"]]}] for agent in gains}
+    comparison = Comparison(config, results, rows, pairs)
+    assert [str(s) for s in comparison.standings] == [
+        "grpo: better than dpo, bc, a2c, base, dqn",
+        "dpo: better than a2c, base, dqn; not distinguishable from bc",
+        "bc: better than a2c, base, dqn; not distinguishable from dpo",
+        "a2c: better than dqn; not distinguishable from base",
+        "base: better than dqn; not distinguishable from a2c",
+        "dqn: worse than all others",
+    ]
+    write_report(comparison, tmp_path / "few.html")
+    assert "class='matrix'" not in (tmp_path / "few.html").read_text()
+    more = Comparison(config, results, rows, [*pairs, pairs[0]])
+    write_report(more, tmp_path / "many.html")
+    page = (tmp_path / "many.html").read_text()
+    assert "<td class='better' title='bc - grpo: -1.00 [-1.30, -0.70], grpo is better than bc'>+1.00</td>" in page
+    assert "<td class='worse' title='bc - grpo: -1.00 [-1.30, -0.70], grpo is better than bc'>-1.00</td>" in page
+    assert "<td class='' title='bc - dpo: -0.05 [-0.35, 0.25], not distinguishable'>-0.05</td>" in page

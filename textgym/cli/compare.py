@@ -43,7 +43,7 @@ def compare_command(
     A setting goes to every agent that has it; one of a single agent is given as --set AGENT.NAME=VALUE. An agent one of whose runs fails is
     listed as failed, and the others are compared; the exit code is then 1.
     """
-    from textgym.experiments.compare import CompareConfig, compare, tuned_settings_of_all, with_tuned
+    from textgym.experiments.compare import MAX_PAIRS, CompareConfig, compare, tuned_settings_of_all, with_tuned
     from textgym.experiments.doubts import doubts
     from textgym.experiments.report import write_report
 
@@ -61,8 +61,12 @@ def compare_command(
     write_report(comparison, report)
     click.echo(table(comparison))
     click.echo(costs(comparison))
-    for pair in comparison.pairs:
-        click.echo(f"{pair.first} - {pair.second}: {pair.difference}  {pair.verdict}")
+    if len(comparison.pairs) <= MAX_PAIRS:
+        for pair in comparison.pairs:
+            click.echo(f"{pair.first} - {pair.second}: {pair.difference}  {pair.verdict}")
+    else:
+        for standing in comparison.standings:
+            click.echo(str(standing))
     for agent, reason in doubts(comparison.rows).items():
         click.secho(f"{agent}: texts unlike the language model's ({reason}): reward and gold may be gamed alike, read them", fg="yellow")
     for failure in comparison.failures:

@@ -30,6 +30,7 @@ from textgym.tasks import find_task_name, make_task
 from textgym.tuned_settings import find_tuned_settings
 
 CONTROL = "base"
+MAX_PAIRS = 15  # of agents, listed one by one: more than that nobody reads
 COSTS = ("tokens_generated", "tokens_trained", "texts_scored", "scored_per_text", "seconds", "peak_memory", "tokens_per_second")
 LABEL_FIGURES = ("accuracy", "precision", "recall", "f1", "majority")
 FIGURES = ("reward", "gold", *LABEL_FIGURES, "kl", "perplexity", "distinct_1", "distinct_2", "length", "stopped", *COSTS)
@@ -175,6 +176,21 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """One agent among the others: those that it is better than, and those that it cannot be told from; the rest are better."""
+
+    agent: str
+    better_than: tuple[str, ...]
+    like: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The standing in words."""
+        parts = [f"better than {', '.join(self.better_than)}"] if self.better_than else []
+        parts += [f"not distinguishable from {', '.join(self.like)}"] if self.like else []
+        return f"{self.agent}: {'; '.join(parts) or 'worse than all others'}"
+
+
+@dataclass(frozen=True)
 class Failure:
     """A run that an error ended: whose, and the error in one line."""
 
@@ -200,6 +216,21 @@ class Comparison:
     rows: list[Row]
     pairs: list[Pair]
     failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def standings(self) -> list[Standing]:
+        """Every agent's standing, the largest gain first."""
+        order = [row.agent for row in sorted(self.rows, key=lambda row: -row.gain.value)]
+        told = {(p.first, p.second): (p.difference.value if p.difference.excludes_zero else 0.0) for p in self.pairs}
+        told |= {(b, a): -value for (a, b), value in told.items()}
+        return [
+            Standing(
+                agent,
+                tuple(other for other in order if other != agent and told[agent, other] > 0),
+                tuple(other for other in order if other != agent and told[agent, other] == 0),
+            )
+            for agent in order
+        ]
 
     @property
     def failed_seeds(self) -> dict[str, list[int]]:

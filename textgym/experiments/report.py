@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from textgym.experiments.compare import CONTROL, Comparison
+from textgym.experiments.compare import CONTROL, MAX_PAIRS, Comparison
 from textgym.experiments.doubts import doubts
 from textgym.experiments.statistics import Estimate
 from textgym.html_page import COLOURS, image, write_page
@@ -27,14 +27,8 @@ def write_report(comparison: Comparison, path: Path) -> None:
         f"<p>{config.seeds} seeds, {config.spending} each, judged on {n_judged} held-out prompts that no agent learnt from, "
         "with the same random numbers for all.</p>",
         f"<h2>Who is better?</h2><p class='note'>{len(comparison.pairs)} pairs are compared, each with a 95 % interval of its own: between agents that "
-        "are equal, one pair in twenty may still be called different.</p><ul>",
-        *(
-            f"<li><b>{html.escape(p.verdict if p.difference.excludes_zero else f'{p.first} and {p.second}: not distinguishable')}</b> "
-            f"(difference {p.difference}; a text of {html.escape(p.first)} beats one of {html.escape(p.second)} with probability "
-            f"{p.probability})</li>"
-            for p in comparison.pairs
-        ),
-        "</ul>",
+        "are equal, one pair in twenty may still be called different.</p>",
+        *(_pair_list(comparison) if len(comparison.pairs) <= MAX_PAIRS else _pair_matrix(comparison)),
         *_doubts(comparison),
         *(_failures(comparison) if comparison.failures else []),
         "<h2>Figures</h2><div class='wide'>",
@@ -99,6 +93,38 @@ def _table(comparison: Comparison, gold: bool) -> str:
         ]
         lines.append("<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
     return "<table>" + "".join(lines) + "</table>"
+
+
+def _pair_list(comparison: Comparison) -> list[str]:
+    """Return one line per pair."""
+    items = [
+        f"<li><b>{html.escape(p.verdict if p.difference.excludes_zero else f'{p.first} and {p.second}: not distinguishable')}</b> "
+        f"(difference {p.difference}; a text of {html.escape(p.first)} beats one of {html.escape(p.second)} with probability "
+        f"{p.probability})</li>"
+        for p in comparison.pairs
+    ]
+    return ["<ul>", *items, "</ul>"]
+
+
+def _pair_matrix(comparison: Comparison) -> list[str]:
+    """Return the differences of all pairs, row less column, the largest gain first; the lines of all pairs to be unfolded below."""
+    order = [standing.agent for standing in comparison.standings]
+    cells = {(agent, agent): "<td></td>" for agent in order}
+    for p in comparison.pairs:
+        title = html.escape(f"{p.first} - {p.second}: {p.difference}, {p.verdict}", quote=True)
+        for one, other, sign in ((p.first, p.second, 1), (p.second, p.first, -1)):
+            value = sign * p.difference.value
+            kind = "" if not p.difference.excludes_zero else "better" if value > 0 else "worse"
+            cells[one, other] = f"<td class='{kind}' title='{title}'>{value:+.2f}</td>"
+    lines = ["<tr><th></th>" + "".join(f"<th>{html.escape(agent)}</th>" for agent in order) + "</tr>"]
+    lines += [f"<tr><td>{html.escape(agent)}</td>" + "".join(cells[agent, other] for other in order) + "</tr>" for agent in order]
+    note = "Mean difference, row less column: blue, the row is better; orange, worse; no colour, not distinguishable."
+    return [
+        f"<div class='wide'><table class='matrix'>{''.join(lines)}</table></div><p class='note'>{note}</p>",
+        "<details><summary>Every pair, with its interval</summary>",
+        *_pair_list(comparison),
+        "</details>",
+    ]
 
 
 def _doubts(comparison: Comparison) -> list[str]:
