@@ -24,7 +24,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/agents.py
 
-# the bundled reward "human-rating", from the ratings to its folder: a teacher (25 minutes on one core, kept in runs/), then the small model
+# the bundled reward "human-rating", from the ratings to its folder: a teacher (a quarter of an hour, kept in runs/), then the small model
 human-rating: .venv/dev.stamp
 	mkdir -p runs
 	test -f runs/teacher/reward_model.json || $(BIN)/textgym reward fit human-ratings --scorer transformer --set dtype=bfloat16 --set max_tokens=96 \
