@@ -133,6 +133,7 @@ def picture(agent, comparisons):
             else:
                 axis.plot(spent, values.mean(0), color="#cccccc", linewidth=0.8)
         axis.set(title=task, xlabel=c.config.spending.unit, ylabel="task reward, validation")
+        axis.locator_params("x", nbins=5)
         axis.grid(alpha=0.25)
     return figure
 
